@@ -1,0 +1,86 @@
+// autograd/elementwise.cpp - gradients of maps, zips, sums and reshapes.
+#include "autograd/functions.h"
+
+namespace murmur {
+namespace {
+
+const Engine& engine_of(const Var& x) { return engine(x.value().device()); }
+
+Tensor like(const Var& x) { return Tensor(x.shape(), x.value().dtype(), x.value().device()); }
+
+}  // namespace
+
+Var apply(Unary op, const Var& x) {
+  Tensor y = like(x);
+  engine_of(x).map(op, x.value(), y);
+  return record(y, {x}, [op, dx = x.sink(), x = x.value()](const Tensor& dy) {
+    dx.give([&](Into into) { engine(dy.device()).map_backward(op, x, dy, into); });
+  });
+}
+
+Var apply(Binary op, const Var& a, const Var& b) {
+  Tensor y = like(a);
+  engine_of(a).zip(op, a.value(), b.value(), y);
+  bool sum_of_both = op == Binary::add && a.shape() == b.shape();
+  return record(y, {a, b}, [=, da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
+    const Engine& e = engine(dy.device());
+    if (sum_of_both) {  // both gradients are dy itself
+      da.pass(dy);
+      db.pass(dy);
+      return;
+    }
+    da.give([&](Into into) { e.zip_backward(op, true, a, b, dy, into); });
+    if (a.shape() == b.shape()) {
+      db.give([&](Into into) { e.zip_backward(op, false, a, b, dy, into); });
+    } else if (db) {  // b was repeated: add its copies' gradients up
+      Tensor wide(a.shape(), a.dtype(), a.device());
+      e.zip_backward(op, false, a, b, dy, {wide});
+      db.give([&](Into into) {
+        int64_t size = into.tensor.numel();
+        Tensor flat = into.tensor.view({size}), narrow = flat;
+        if (flat.dtype() == DType::bf16) narrow = Tensor({size}, DType::f32, a.device());
+        e.sum_rows(wide.view({a.numel() / size, size}), {narrow, narrow.shares_storage_with(flat) && into.accumulate});
+        if (narrow.shares_storage_with(flat)) return;
+        Tensor rounded({size}, DType::bf16, a.device());
+        e.copy(narrow, rounded);
+        e.scale(1, rounded, {flat, into.accumulate});
+      });
+    }
+  });
+}
+
+#define UNARY(name, Functor, low, high, summary) \
+  Var name(const Var& x) { return apply(Unary::name, x); }
+#define BINARY(name, Functor, low, high, summary) \
+  Var name(const Var& a, const Var& b) { return apply(Binary::name, a, b); }
+#define FUNCTION(name, summary)
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+
+Var scale(const Var& x, double factor) {
+  Tensor y = like(x);
+  engine_of(x).scale(factor, x.value(), {y});
+  return record(y, {x}, [factor, dx = x.sink()](const Tensor& dy) {
+    dx.give([&](Into into) { engine(dy.device()).scale(factor, dy, into); });
+  });
+}
+
+Var sum(const Var& x) {
+  Tensor y({}, compute_type(x.value().dtype()), x.value().device());
+  engine_of(x).fill(y, engine_of(x).sum(x.value()));
+  return record(y, {x}, [dx = x.sink(), shape = x.shape(), dtype = x.value().dtype()](const Tensor& dy) {
+    Tensor spread(shape, dtype, dy.device());
+    engine(dy.device()).fill(spread, item(dy));
+    dx.pass(spread);
+  });
+}
+
+Var mean(const Var& x) { return scale(sum(x), 1.0 / double(x.value().numel())); }
+
+Var reshape(const Var& x, Shape shape) {
+  return record(x.value().view(shape), {x}, [dx = x.sink()](const Tensor& dy) { dx.pass(dy); });
+}
+
+}  // namespace murmur

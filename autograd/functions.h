@@ -1,0 +1,59 @@
+// autograd/functions.h - every differentiable function. tensor/ops/ops.def is the list.
+//
+// Shapes: B batch, T time, C width, H heads, D = C / H head size, V vocabulary, N rows.
+#pragma once
+
+#include "autograd/var.h"
+
+namespace murmur {
+
+#define UNARY(name, Functor, low, high, summary) Var name(const Var& x);
+#define BINARY(name, Functor, low, high, summary) Var name(const Var& a, const Var& b);
+#define FUNCTION(name, summary)
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+
+// The same by their place in the list: how tests, benchmarks and configuration reach them.
+Var apply(Unary op, const Var& x);
+Var apply(Binary op, const Var& a, const Var& b);
+
+Var scale(const Var& x, double factor);
+Var sum(const Var& x);   // -> ()
+Var mean(const Var& x);  // -> ()
+Var reshape(const Var& x, Shape shape);
+
+// a (m, k) b (k, n) -> (m, n), or banks (K, m, k) (K, k, n) -> (K, m, n).
+Var matmul(const Var& a, const Var& b);
+// x (.., in), weight (out, in), bias (out) or none -> (.., out)
+Var linear(const Var& x, const Var& weight, const Var& bias = {});
+
+Var softmax(const Var& x);
+Var norm(Norm kind, const Var& x, const Var& gain, const Var& bias = {});
+inline Var layer_norm(const Var& x, const Var& gain, const Var& bias = {}) { return norm(Norm::layer, x, gain, bias); }
+inline Var rms_norm(const Var& x, const Var& gain) { return norm(Norm::rms, x, gain); }
+// sum = x + branch and norm(sum) in one pass: the joint of two residual branches.
+struct SumAndNorm {
+  Var sum, norm;
+};
+SumAndNorm add_norm(Norm kind, const Var& x, const Var& branch, const Var& gain, const Var& bias = {});
+
+// Packed qkv (B, T, 3 C): queries, keys, values; each H heads of D columns.
+Var qk_norm(const Var& qkv, int64_t heads);
+Tensor rope_angles(int64_t time, int64_t head_size, DType dtype, double base = 10000);  // (T, D)
+Var rope(const Var& qkv, const Tensor& angles, int64_t heads);
+Var attention(const Var& qkv, int64_t heads);  // -> (B, T, C)
+
+// tokens (B, T) int32, table (V, C), positions (>= T, C) or none -> (B, T, C)
+Var embedding(const Tensor& tokens, const Var& table, const Var& positions = {});
+
+// Mean over rows, in nats. logits (.., V), targets: one int32 per row.
+Var cross_entropy(const Var& logits, const Tensor& targets);
+// cross_entropy(linear(x, weight), targets), chunk of rows by chunk of rows: the logits of the last
+// chunk are kept for backward, those of earlier chunks are computed again there.
+constexpr int64_t kHeadChunkElements = int64_t(1) << 24;  // logits alive at a time
+Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
+                       int64_t chunk_elements = kHeadChunkElements);
+
+}  // namespace murmur

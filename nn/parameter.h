@@ -1,0 +1,70 @@
+// nn/parameter.h - all weights of a model in one flat buffer, in banks of one shape.
+//
+// Modules declare parameters (name, shape, role, initial values); allocate() then lays them out:
+// parameters of one role and shape lie next to each other and form a bank, one [count, rows, cols]
+// tensor. Gradients mirror the values. Checkpoints, optimizers and strategies see only this.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "autograd/var.h"
+
+namespace murmur {
+
+// What a weight is for. Optimizers are chosen by role (optim/router.h), never by counting dimensions.
+enum class Role : uint8_t { matrix, embedding, head, vector };
+constexpr Role kRoles[] = {Role::matrix, Role::embedding, Role::head, Role::vector};
+const char* name_of(Role role);
+
+struct Parameter {
+  std::string name;  // "h.3.attn.c_attn.weight"
+  Shape shape;       // matrices are (out, in)
+  Role role;
+  double mean, deviation;  // of the normal distribution it starts from
+  int64_t offset = 0;      // of its first element in the flat buffer
+  Var var;                 // what the model computes with; its gradient gathers in the flat buffer
+};
+
+// Parameters of one role and shape. Vectors are matrices of one row.
+struct Bank {
+  std::string name;  // "matrix 384x128"
+  Role role;
+  int64_t count, rows, cols;
+  Tensor value, gradient;  // (count, rows, cols), views of the flat buffers
+  Tensor shadow;           // bf16 view, or empty
+  std::vector<const Parameter*> members;
+};
+
+class Parameters {
+ public:
+  // Declares one; the reference stays valid. Names are unique.
+  Parameter& add(std::string name, Shape shape, Role role, double deviation, double mean = 0);
+
+  // Lays everything out and fills it: a pure function of (seed, name). `activations` is the element
+  // type the model computes in: bf16 adds a shadow, f64 makes everything fp64 (gradient checks).
+  void allocate(uint64_t seed, DType activations = DType::f32, Device device = Device::cpu);
+
+  const std::deque<Parameter>& all() const { return parameters_; }
+  const Parameter& find(const std::string& name) const;
+  std::vector<Bank>& banks() { return banks_; }
+  const std::vector<Bank>& banks() const { return banks_; }
+  int64_t count() const;  // elements, without padding
+
+  Tensor& values() { return values_; }
+  Tensor& gradients() { return gradients_; }
+  Tensor value(const Parameter& p) const { return values_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape); }
+  Tensor gradient(const Parameter& p) const { return gradients_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape); }
+
+  void begin_gradients();  // the next contribution to each gradient writes instead of adding
+  void end_gradients();    // zeroes the gradients of parameters nothing reached
+  void refresh_shadow();   // bf16 <- fp32, after values changed
+
+ private:
+  std::deque<Parameter> parameters_;
+  std::vector<Bank> banks_;
+  Tensor values_, gradients_, shadow_;
+};
+
+}  // namespace murmur

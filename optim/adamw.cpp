@@ -1,0 +1,42 @@
+// optim/adamw.cpp - Adam (Kingma & Ba, 2014) with decoupled weight decay (Loshchilov & Hutter, 2017).
+//
+//   m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
+//   d = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+#include <cmath>
+
+#include "optim/optimizer.h"
+
+namespace murmur {
+namespace {
+
+class AdamW final : public Optimizer {
+ public:
+  AdamW() {
+    learning_rate = 1e-3;
+    weight_decay = 0.1;
+  }
+
+  std::vector<Option> options() override {
+    return {{"beta1", &beta1_, "decay of the mean of gradients", 0, 1},
+            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 1},
+            {"eps", &eps_, "added to the root of the mean square", 0, 1}};
+  }
+  bool elementwise() const override { return true; }
+  std::vector<StateShape> state(const Bank& bank) const override {
+    Shape shape{bank.count, bank.rows, bank.cols};
+    return {{"m", shape}, {"v", shape}};
+  }
+  void direction(const Bank&, const Tensor& gradient, State& state, int64_t step, Tensor& d) const override {
+    engine(gradient.device()).adam(gradient, state["m"], state["v"], d, beta1_, beta2_,
+                                   1 - std::pow(beta1_, double(step)), 1 - std::pow(beta2_, double(step)), eps_);
+  }
+
+ private:
+  double beta1_ = 0.9, beta2_ = 0.95, eps_ = 1e-8;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_adamw() { return std::make_unique<AdamW>(); }
+
+}  // namespace murmur

@@ -1,0 +1,38 @@
+// optim/registry.cpp - optimizers.def, expanded.
+#include "optim/registry.h"
+
+#include "tensor/nearest.h"
+
+namespace murmur {
+
+// OPTIMIZER(adamw, "..") becomes: std::unique_ptr<Optimizer> make_adamw();
+#define OPTIMIZER(name, summary) std::unique_ptr<Optimizer> make_##name();
+#include "optim/optimizers.def"
+#undef OPTIMIZER
+
+const std::vector<OptimizerEntry>& optimizer_list() {
+  static const std::vector<OptimizerEntry> list = {
+#define OPTIMIZER(name, summary) {#name, summary, make_##name},
+#include "optim/optimizers.def"
+#undef OPTIMIZER
+  };
+  return list;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const std::string& name) {
+  std::vector<std::string> names;
+  for (const OptimizerEntry& entry : optimizer_list()) {
+    if (entry.name == name) return entry.make();
+    names.push_back(entry.name);
+  }
+  throw InputError("optimizer: there is no '" + name + "'; did you mean '" + nearest(name, names) + "'?");
+}
+
+std::vector<Option> all_options(Optimizer& optimizer) {
+  std::vector<Option> all = {{"lr", &optimizer.learning_rate, "peak learning rate", 0, 1e3},
+                             {"weight_decay", &optimizer.weight_decay, "decoupled weight decay", 0, 1e3}};
+  for (Option& option : optimizer.options()) all.push_back(std::move(option));
+  return all;
+}
+
+}  // namespace murmur

@@ -1,0 +1,36 @@
+// optim/scale.h - how long a step an orthogonal direction makes, by the shape (m, n) = (out, in).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "tensor/check.h"
+
+namespace murmur {
+
+struct ShapeScale {
+  std::string name, summary;
+  double (*factor)(double m, double n);
+};
+
+inline const std::vector<ShapeScale>& shape_scales() {
+  static const std::vector<ShapeScale> list = {
+      {"none", "1", [](double, double) { return 1.0; }},
+      {"original", "sqrt(max(1, m/n)) (Jordan)", [](double m, double n) { return std::sqrt(std::max(1.0, m / n)); }},
+      {"spectral", "sqrt(m/n): RMS-to-RMS operator norm 1 (Dion)", [](double m, double n) { return std::sqrt(m / n); }},
+      {"match_rms_adamw", "0.2 sqrt(max(m, n)): root mean square 0.2 (Moonlight)",
+       [](double m, double n) { return 0.2 * std::sqrt(std::max(m, n)); }},
+  };
+  return list;
+}
+
+inline double shape_scale(const std::string& name, int64_t m, int64_t n) {
+  for (const ShapeScale& scale : shape_scales()) {
+    if (scale.name == name) return scale.factor(double(m), double(n));
+  }
+  throw InputError("scale: there is no '" + name + "'");
+}
+
+}  // namespace murmur

@@ -1,0 +1,42 @@
+// optim/sgd.cpp - stochastic gradient descent with momentum.
+//
+//   m <- mu m + g        d = m, or g + mu m with nesterov        (mu = 0: d = g)
+#include "optim/optimizer.h"
+
+namespace murmur {
+namespace {
+
+class Sgd final : public Optimizer {
+ public:
+  Sgd() { learning_rate = 0.1; }
+
+  std::vector<Option> options() override {
+    return {{"momentum", &momentum_, "mu", 0, 1}, {"nesterov", &nesterov_, "look ahead by one step"}};
+  }
+  bool elementwise() const override { return true; }
+  std::vector<StateShape> state(const Bank& bank) const override {
+    return {{"momentum", {bank.count, bank.rows, bank.cols}}};
+  }
+  void direction(const Bank&, const Tensor& gradient, State& state, int64_t, Tensor& d) const override {
+    const Engine& e = engine(gradient.device());
+    Tensor& m = state["momentum"];
+    e.scale(momentum_, m, {m});
+    e.scale(1, gradient, {m, true});
+    if (nesterov_) {
+      e.scale(1, gradient, {d});
+      e.scale(momentum_, m, {d, true});
+    } else {
+      e.scale(1, m, {d});
+    }
+  }
+
+ private:
+  double momentum_ = 0.9;
+  bool nesterov_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_sgd() { return std::make_unique<Sgd>(); }
+
+}  // namespace murmur

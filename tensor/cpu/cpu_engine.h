@@ -1,0 +1,72 @@
+// tensor/cpu/cpu_engine.h - the engine of tensor/engine.h on the processor's own cores.
+//
+// Every kernel cuts its work into pieces by the size of the problem, never by the number of threads
+// (parallel.h): one thread and many give the same bits.
+#pragma once
+
+#include "tensor/engine.h"
+
+namespace murmur {
+
+class CpuEngine final : public Engine {
+ public:
+  // memory.cpp
+  void* allocate(size_t bytes) const override;
+  void release(void* data, size_t bytes) const override;
+  void fill(Tensor& x, double value) const override;
+  void copy(const Tensor& from, Tensor& to) const override;
+
+  // map.cpp
+  void map(Unary op, const Tensor& x, Tensor& y) const override;
+  void map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const override;
+  void scale(double alpha, const Tensor& x, Into y) const override;
+  void lerp(double t, const Tensor& x, Tensor& y) const override;
+  void descend(double step, double keep, const Tensor& d, Tensor& w) const override;
+  void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1, double beta2,
+            double correction1, double correction2, double eps) const override;
+
+  // zip.cpp
+  void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const override;
+  void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
+                    Into d) const override;
+
+  // reduce.cpp
+  void sum_rows(const Tensor& x, Into y) const override;
+  double sum(const Tensor& x) const override;
+  double sum_of_squares(const Tensor& x) const override;
+
+  // rows.cpp
+  void softmax(const Tensor& x, Tensor& y) const override;
+  void softmax_backward(const Tensor& y, const Tensor& dy, Into dx) const override;
+  void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain, const Tensor& bias,
+            Tensor& sum, Tensor& y, Tensor& statistics) const override;
+  void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
+                     const Tensor& dy, Into dx, Into dgain, Into dbias) const override;
+  void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
+                     bool to_gradient) const override;
+  void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const override;
+  void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics, const Tensor& dy,
+                        Into dx) const override;
+  void rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
+            Into y) const override;
+
+  // matmul.cpp
+  void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const override;
+
+  // attention.cpp
+  void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const override;
+  void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
+                          const Tensor& dy, Into dqkv) const override;
+
+  // gather.cpp
+  void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
+              Tensor& y) const override;
+  void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const override;
+
+  // random.cpp
+  void random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) const override;
+  void random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
+                     Tensor& x) const override;
+};
+
+}  // namespace murmur

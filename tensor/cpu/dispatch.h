@@ -1,0 +1,37 @@
+// tensor/cpu/dispatch.h - from a tensor's element type to a C++ type.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace murmur {
+
+// Calls f(T{}) with T = float, bf16 or double.
+template <class F>
+auto dispatch(DType dtype, const char* op, const F& f) {
+  switch (dtype) {
+    case DType::f32: return f(float{});
+    case DType::bf16: return f(bf16{});
+    case DType::f64: return f(double{});
+    case DType::i32: break;
+  }
+  throw Error(std::string(op) + ": not for " + name_of(dtype) + " tensors");
+}
+
+inline void check_same(const char* op, const Tensor& a, const Tensor& b) {
+  check(a.shape() == b.shape() && a.dtype() == b.dtype(),
+        [&] { return std::string(op) + ": " + text(a) + " against " + text(b); });
+}
+
+// A flat range of a contiguous tensor, or row by row: calls f(row, begin_column, end_column) so that
+// kernels over strided and contiguous tensors read alike.
+struct Extent {
+  int64_t rows, cols;
+};
+// One long row when all tensors are contiguous, else their rows.
+template <class... Tensors>
+Extent extent_of(const Tensor& first, const Tensors&... others) {
+  bool flat = first.contiguous() && (others.contiguous() && ...);
+  return flat ? Extent{1, first.numel()} : Extent{first.rows(), first.cols()};
+}
+
+}  // namespace murmur

@@ -1,0 +1,86 @@
+// tensor/cpu/memory.cpp - bytes from the system, filled and copied.
+#include <sys/mman.h>  // madvise
+
+#include <cstdlib>
+
+#include "tensor/cpu/cpu_engine.h"
+#include "tensor/cpu/dispatch.h"
+#include "tensor/cpu/parallel.h"
+
+namespace murmur {
+namespace {
+
+constexpr size_t kHugePage = size_t(2) << 20;
+
+template <class From, class To>
+void convert(const Tensor& from, Tensor& to) {
+  Extent e = extent_of(from, to);
+  for (int64_t r = 0; r < e.rows; r++) {
+    const From* x = from.data<From>() + r * from.row_stride();
+    To* y = to.data<To>() + r * to.row_stride();
+    parallel_for(e.cols, grain_for(e.cols, 8), [&](int64_t begin, int64_t end) {
+#pragma omp simd
+      for (int64_t i = begin; i < end; i++) {
+        if constexpr (std::is_same_v<From, To>) {
+          y[i] = x[i];
+        } else if constexpr (std::is_same_v<To, bf16>) {
+          y[i] = bf16(float(x[i]));
+        } else {
+          y[i] = To(x[i]);
+        }
+      }
+    });
+  }
+}
+
+template <class F>
+void dispatch_all(DType dtype, const F& f) {
+  if (dtype == DType::i32) return f(int32_t{});
+  dispatch(dtype, "copy", f);
+}
+
+}  // namespace
+
+const Engine& cpu_engine() {
+  static const CpuEngine engine;
+  return engine;
+}
+
+// Large blocks ask for huge pages: fewer address translations, and a first touch that is 512 times rarer.
+void* CpuEngine::allocate(size_t bytes) const {
+  bool large = bytes >= 2 * kHugePage;
+  size_t alignment = large ? kHugePage : 64;
+  size_t size = (bytes + alignment - 1) / alignment * alignment;
+  void* data = std::aligned_alloc(alignment, size);
+  if (data && large) madvise(data, size, MADV_HUGEPAGE);
+  return data;
+}
+
+void CpuEngine::release(void* data, size_t) const { std::free(data); }
+
+void CpuEngine::fill(Tensor& x, double value) const {
+  Extent e = extent_of(x);
+  dispatch_all(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    T v;
+    if constexpr (std::is_same_v<T, bf16>) {
+      v = bf16(float(value));
+    } else {
+      v = T(value);
+    }
+    for (int64_t r = 0; r < e.rows; r++) {
+      T* y = x.data<T>() + r * x.row_stride();
+      parallel_for(e.cols, grain_for(e.cols, sizeof(T)),
+                   [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, v); });
+    }
+  });
+}
+
+void CpuEngine::copy(const Tensor& from, Tensor& to) const {
+  check(from.shape() == to.shape(), [&] { return "copy: " + text(from) + " to " + text(to); });
+  dispatch_all(from.dtype(), [&](auto a) {
+    dispatch_all(to.dtype(), [&](auto b) { convert<decltype(a), decltype(b)>(from, to); });
+  });
+}
+
+}  // namespace murmur

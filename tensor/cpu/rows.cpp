@@ -1,0 +1,228 @@
+// tensor/cpu/rows.cpp - operations along rows: softmax, norms, cross entropy, rotary embedding.
+#include "tensor/cpu/cpu_engine.h"
+#include "tensor/cpu/dispatch.h"
+#include "tensor/cpu/parallel.h"
+#include "tensor/cpu/team.h"
+#include "tensor/ops/cross_entropy.h"
+#include "tensor/ops/norm.h"
+#include "tensor/ops/rope.h"
+#include "tensor/ops/softmax.h"
+
+namespace murmur {
+namespace {
+
+int64_t row_grain(const Tensor& x, int64_t tensors) {
+  return grain_for(x.rows(), tensors * x.cols() * int64_t(size_of(x.dtype())));
+}
+
+template <class C>
+const C* data_or_null(const Tensor& x) {
+  return x ? x.data<C>() : nullptr;
+}
+
+// Calls f(row, head, offset of the head in a packed qkv row) for the 2 H heads of q and k.
+template <class F>
+void each_qk_head(int64_t rows, int64_t heads, int64_t cols, const F& f) {
+  int64_t size = cols / (3 * heads);
+  parallel_for(rows, grain_for(rows, cols * 8), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      for (int64_t h = 0; h < 2 * heads; h++) f(r, h, r * cols + h * size);
+    }
+  });
+}
+
+// The v third of packed qkv rows passes through unchanged.
+template <class T>
+void pass_values(int64_t rows, int64_t cols, const T* x, T* y, bool accumulate) {
+  using C = Compute<T>;
+  parallel_for(rows, grain_for(rows, cols * 8), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      for (int64_t i = r * cols + cols / 3 * 2; i < (r + 1) * cols; i++) {
+        y[i] = accumulate ? T(C(y[i]) + C(x[i])) : x[i];
+      }
+    }
+  });
+}
+
+void check_heads(const char* op, int64_t heads, const Tensor& qkv) {
+  check(heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(), [&] {
+    return std::string(op) + ": " + text(qkv) + " is no packed q, k, v of " + std::to_string(heads) + " heads";
+  });
+}
+
+}  // namespace
+
+void CpuEngine::softmax(const Tensor& x, Tensor& y) const {
+  check_same("softmax", x, y);
+  dispatch(x.dtype(), "softmax", [&](auto type) {
+    using T = decltype(type);
+    parallel_for(x.rows(), row_grain(x, 2), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        Softmax::forward(Team{}, x.cols(), x.data<T>() + r * x.row_stride(), y.data<T>() + r * y.row_stride());
+      }
+    });
+  });
+}
+
+void CpuEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) const {
+  check_same("softmax backward", y, dy);
+  check_same("softmax backward", y, dx.tensor);
+  dispatch(y.dtype(), "softmax", [&](auto type) {
+    using T = decltype(type);
+    parallel_for(y.rows(), row_grain(y, 3), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        Softmax::backward(Team{}, y.cols(), y.data<T>() + r * y.row_stride(), dy.data<T>() + r * dy.row_stride(),
+                          dx.tensor.data<T>() + r * dx.tensor.row_stride(), dx.accumulate);
+      }
+    });
+  });
+}
+
+void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
+                     const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const {
+  check_same("norm", x, y);
+  check(!gain || gain.numel() == x.cols(), [&] { return "norm: rows of " + text(x) + ", gain " + text(gain); });
+  int64_t n = x.cols();
+  dispatch(x.dtype(), "norm", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    parallel_for(x.rows(), row_grain(x, 4), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        const T* in = x.data<T>() + r * x.row_stride();
+        if (residual) {
+          const T* other = residual.data<T>() + r * residual.row_stride();
+          T* total = sum.data<T>() + r * sum.row_stride();
+          Team::each(n, [=](int64_t i) { total[i] = T(C(in[i]) + C(other[i])); });
+          in = total;
+        }
+        T* out = y.data<T>() + r * y.row_stride();
+        C* stats = statistics.data<C>() + 2 * r;
+        if (kind == Norm::layer) {
+          LayerNorm::forward(Team{}, n, in, data_or_null<C>(gain), data_or_null<C>(bias), out, stats);
+        } else {
+          RmsNorm::forward(Team{}, n, in, data_or_null<C>(gain), data_or_null<C>(bias), out, stats);
+        }
+      }
+    });
+  });
+}
+
+// One pass over x and dy: dx row by row, and per piece of rows the partial sums of dgain and dbias.
+void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
+                              const Tensor& dy, Into dx, Into dgain, Into dbias) const {
+  check_same("norm backward", x, dy);
+  int64_t rows = x.rows(), n = x.cols();
+  int64_t grain = std::max<int64_t>(16, (rows + 63) / 64), pieces = (rows + grain - 1) / grain;
+  dispatch(x.dtype(), "norm", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    Tensor partial({2, pieces, n}, statistics.dtype());
+    C* gain_parts = partial.data<C>();
+    C* bias_parts = gain_parts + pieces * n;
+    parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
+      C* pg = gain_parts + begin / grain * n;
+      C* pb = bias_parts + begin / grain * n;
+      std::fill(pg, pg + n, C(0));
+      std::fill(pb, pb + n, C(0));
+      for (int64_t r = begin; r < end; r++) {
+        const T* in = x.data<T>() + r * x.row_stride();
+        const T* din = dy.data<T>() + r * dy.row_stride();
+        const C* stats = statistics.data<C>() + 2 * r;
+        C mean = stats[0], rstd = stats[1];
+        Team::each(n, [=](int64_t i) {
+          pg[i] += C(din[i]) * (C(in[i]) - mean) * rstd;
+          pb[i] += C(din[i]);
+        });
+        if (!dx.tensor) continue;
+        T* out = dx.tensor.data<T>() + r * dx.tensor.row_stride();
+        if (kind == Norm::layer) {
+          LayerNorm::backward(Team{}, n, in, data_or_null<C>(gain), stats, din, out, dx.accumulate);
+        } else {
+          RmsNorm::backward(Team{}, n, in, data_or_null<C>(gain), stats, din, out, dx.accumulate);
+        }
+      }
+    });
+    auto gather = [&](Into to, const C* parts) {
+      if (!to.tensor) return;
+      C* out = to.tensor.data<C>();
+      if (!to.accumulate) std::fill(out, out + n, C(0));
+      for (int64_t p = 0; p < pieces; p++) Team::each(n, [=](int64_t i) { out[i] += parts[p * n + i]; });
+    };
+    gather(dgain, gain_parts);
+    gather(dbias, bias_parts);
+  });
+}
+
+void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient) const {
+  check(targets.numel() == logits.rows() && losses.numel() == logits.rows(), [&] {
+    return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) + ", losses " + text(losses);
+  });
+  const int32_t* target = targets.data<int32_t>();
+  int64_t vocabulary = logits.cols();
+  for (int64_t r = 0; r < logits.rows(); r++) {
+    check(target[r] >= 0 && target[r] < vocabulary, [&] {
+      return "cross_entropy: target " + std::to_string(target[r]) + " outside a vocabulary of " + std::to_string(vocabulary);
+    });
+  }
+  dispatch(logits.dtype(), "cross_entropy", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    parallel_for(logits.rows(), row_grain(logits, 1), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; r++) {
+        losses.data<C>()[r] = CrossEntropy::row(Team{}, vocabulary, logits.data<T>() + r * logits.row_stride(),
+                                                target[r], to_gradient);
+      }
+    });
+  });
+}
+
+void CpuEngine::qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const {
+  check_heads("qk_norm", heads, qkv);
+  int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads);
+  dispatch(qkv.dtype(), "qk_norm", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    C* stats = statistics.data<C>();  // (N, 2 H, 2)
+    each_qk_head(rows, heads, cols, [&](int64_t r, int64_t h, int64_t at) {
+      RmsNorm::forward(Team{}, size, qkv.data<T>() + at, static_cast<const C*>(nullptr),
+                       static_cast<const C*>(nullptr), y.data<T>() + at, stats + 2 * (r * 2 * heads + h));
+    });
+    pass_values(rows, cols, qkv.data<T>(), y.data<T>(), false);
+  });
+}
+
+void CpuEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,
+                                 const Tensor& dy, Into dx) const {
+  int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads);
+  dispatch(qkv.dtype(), "qk_norm", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    each_qk_head(rows, heads, cols, [&](int64_t r, int64_t h, int64_t at) {
+      RmsNorm::backward(Team{}, size, qkv.data<T>() + at, static_cast<const C*>(nullptr),
+                        statistics.data<C>() + 2 * (r * 2 * heads + h), dy.data<T>() + at,
+                        dx.tensor.data<T>() + at, dx.accumulate);
+    });
+    pass_values(rows, cols, dy.data<T>(), dx.tensor.data<T>(), dx.accumulate);
+  });
+}
+
+void CpuEngine::rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles, Into y) const {
+  check_heads("rope", heads, qkv);
+  int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads), times = angles.rows();
+  int64_t steps = qkv.shape()[-2];
+  check(size % 2 == 0 && angles.cols() == size && steps <= times, [&] {
+    return "rope: " + text(qkv) + " with angles " + text(angles) + " for heads of size " + std::to_string(size);
+  });
+  dispatch(qkv.dtype(), "rope", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    each_qk_head(rows, heads, cols, [&](int64_t r, int64_t, int64_t at) {
+      const C* cosine = angles.data<C>() + r % steps * size;
+      Rope::head(Team{}, size / 2, qkv.data<T>() + at, cosine, cosine + size / 2, C(direction),
+                 y.tensor.data<T>() + at, y.accumulate);
+    });
+    pass_values(rows, cols, qkv.data<T>(), y.tensor.data<T>(), y.accumulate);
+  });
+}
+
+}  // namespace murmur

@@ -1,0 +1,123 @@
+// tensor/engine.h - what a processor must be able to do. tensor/cpu/ and tensor/cuda/ implement it,
+// file by file under the same names; everything above calls engine(device) and knows no more.
+//
+// Letters in shapes: B batch, T time, C width, H heads, D head size, V vocabulary, K bank, N rows.
+// Outputs are tensors the caller made. `Into` is a destination that is either written or added to:
+// that is how gradients of several uses of one value gather without zeroing and without extra adds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tensor/tensor.h"
+
+namespace murmur {
+
+#define UNARY(name, Functor, low, high, summary) name,
+#define BINARY(name, Functor, low, high, summary)
+#define FUNCTION(name, summary)
+enum class Unary : uint8_t {
+#include "tensor/ops/ops.def"
+};
+#undef UNARY
+#undef BINARY
+#define UNARY(name, Functor, low, high, summary)
+#define BINARY(name, Functor, low, high, summary) name,
+enum class Binary : uint8_t {
+#include "tensor/ops/ops.def"
+};
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+
+enum class Norm : uint8_t { layer, rms };
+
+struct Into {
+  Tensor& tensor;
+  bool accumulate = false;
+};
+
+struct MatmulForm {
+  bool transpose_a = false;
+  bool transpose_b = false;
+  double alpha = 1;
+  Tensor bias = {};  // (columns of the result), compute type; added to every row
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  // memory ---------------------------------------------------------------------------------------
+  virtual void* allocate(size_t bytes) const = 0;  // nullptr when there is none
+  virtual void release(void* data, size_t bytes) const = 0;
+  virtual void fill(Tensor& x, double value) const = 0;
+  virtual void copy(const Tensor& from, Tensor& to) const = 0;  // converts the element type
+
+  // elementwise ----------------------------------------------------------------------------------
+  virtual void map(Unary op, const Tensor& x, Tensor& y) const = 0;
+  virtual void map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const = 0;
+  // b has a's shape, or the shape of a's last dimensions: it is then repeated over the first ones.
+  virtual void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const = 0;
+  // Gradient to the left or the right operand, as if b had a's shape.
+  virtual void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
+                            Into d) const = 0;
+  // y (+)= alpha x
+  virtual void scale(double alpha, const Tensor& x, Into y) const = 0;
+  // y <- (1 - t) y + t x: one step of an exponential moving average
+  virtual void lerp(double t, const Tensor& x, Tensor& y) const = 0;
+  // w <- keep w - step d: the one place where parameters move (optim/update.cpp)
+  virtual void descend(double step, double keep, const Tensor& d, Tensor& w) const = 0;
+  // The fused update of AdamW on one slice: moves m and v, writes the direction (optim/adamw.cpp).
+  virtual void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
+                    double beta2, double correction1, double correction2, double eps) const = 0;
+
+  // reduce ---------------------------------------------------------------------------------------
+  virtual void sum_rows(const Tensor& x, Into y) const = 0;  // (N, C) -> (C)
+  virtual double sum(const Tensor& x) const = 0;             // in double, in a fixed order
+  virtual double sum_of_squares(const Tensor& x) const = 0;
+
+  // rows -----------------------------------------------------------------------------------------
+  virtual void softmax(const Tensor& x, Tensor& y) const = 0;
+  virtual void softmax_backward(const Tensor& y, const Tensor& dy, Into dx) const = 0;
+  // sum = x + residual and y = norm(sum); without residual, y = norm(x). statistics: (N, 2).
+  virtual void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
+                    const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const = 0;
+  virtual void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
+                             const Tensor& dy, Into dx, Into dgain, Into dbias) const = 0;
+  // Row losses of logits (N, V) against targets (N); logits become softmax - onehot when asked.
+  virtual void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
+                             bool to_gradient) const = 0;
+  // RMS-normalises every head of q and k in qkv (N, 3 H D); v is copied. statistics: (N, 2 H).
+  virtual void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const = 0;
+  virtual void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,
+                                const Tensor& dy, Into dx) const = 0;
+  // Rotates every head of q and k; angles: (T, D), cosines then sines. direction -1 turns back.
+  virtual void rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
+                    Into y) const = 0;
+
+  // matmul, attention, gather, random ------------------------------------------------------------
+  // c (+)= alpha op(a) op(b) + bias. Rank 3 with rank 3 is a batch; else a is rows() x cols().
+  virtual void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const = 0;
+  // Causal attention over packed qkv (B, T, 3 H D) -> y (B, T, H D), log-sum-exp (B, H, T).
+  virtual void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const = 0;
+  virtual void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
+                                  const Tensor& dy, Into dqkv) const = 0;
+  // y[b, t] = table[tokens[b, t]] (+ positions[t])
+  virtual void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
+                      Tensor& y) const = 0;
+  virtual void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const = 0;
+  // Counter-based: element i is a pure function of (seed, stream, i), on any device.
+  virtual void random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) const = 0;
+  virtual void random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
+                             Tensor& x) const = 0;
+};
+
+const Engine& cpu_engine();
+const Engine* cuda_engine();  // nullptr where Murmur was built without CUDA or finds no GPU
+const Engine& engine(Device device);
+
+// Puts another engine in the place of a device's own (tensor/profile.h does); nullptr takes it out.
+void replace_engine(Device device, const Engine* engine);
+
+}  // namespace murmur

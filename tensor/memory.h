@@ -1,0 +1,38 @@
+// tensor/memory.h - storage with a cache: memory that is given back waits for the next request of
+// exactly its size. A training step asks for the same sizes in the same order every time, so after
+// the first step the system allocator is never called again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "tensor/device.h"
+
+namespace murmur {
+
+// A block of bytes, 64-byte aligned. Shared by all views of a tensor; returns to the cache when the
+// last view is gone.
+struct Storage {
+  void* data = nullptr;
+  size_t bytes = 0;
+  Device device = Device::cpu;
+
+  Storage(size_t bytes, Device device);
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+};
+
+struct MemoryStats {
+  int64_t system_allocations = 0;  // calls to the system allocator since the start
+  int64_t bytes_in_use = 0;        // held by live tensors
+  int64_t peak_bytes = 0;          // largest bytes_in_use since the last reset_peak_memory()
+  int64_t bytes_cached = 0;        // waiting in the cache
+};
+
+MemoryStats memory_stats(Device device = Device::cpu);
+void reset_peak_memory(Device device = Device::cpu);
+void release_cached_memory(Device device = Device::cpu);  // gives what waits back to the system
+
+}  // namespace murmur

@@ -1,0 +1,62 @@
+// tests/train/temporary_folder.h - a folder of a test's own, and the text of what a call throws.
+#pragma once
+
+#include <unistd.h>  // getpid
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+#include "tensor/check.h"
+
+// Made empty, and removed with everything in it.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    static int count = 0;
+    path_ = (std::filesystem::temp_directory_path() /
+             ("murmur-test-" + std::to_string(getpid()) + "-" + std::to_string(count++)))
+                .string();
+    std::filesystem::remove_all(path_);
+    std::filesystem::create_directories(path_);
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Plain and quick, where a test wants to damage something.
+inline void put_bytes(const std::string& path, std::string_view bytes) {
+  std::ofstream(path, std::ios::binary).write(bytes.data(), std::streamsize(bytes.size()));
+}
+
+// The message of the InputError that `call` throws; "" when it throws nothing. Any other exception
+// passes through and fails the test.
+template <class Call>
+std::string input_error_of(Call call) {
+  try {
+    call();
+  } catch (const murmur::InputError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != text.npos;
+}
+
+// The message is one line, names the file, and says `part`.
+inline bool says(const std::string& message, const std::string& path, const std::string& part) {
+  return contains(message, path) && contains(message, part) && !contains(message, "\n");
+}

@@ -1,0 +1,155 @@
+// train/bench.cpp - timed loops around the same model, update and ops that training uses.
+#include "train/bench.h"
+
+#include <omp.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "nn/model.h"
+#include "optim/update.h"
+#include "tensor/profile.h"
+#include "train/revision.h"
+
+namespace murmur {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double now_ms() {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+Tensor random_tokens(int64_t batch, int64_t time, int64_t vocabulary, uint64_t stream) {
+  Tensor wide({batch, time}, DType::f64), tokens({batch, time}, DType::i32);
+  engine(Device::cpu).random_uniform(1, stream, 0, double(vocabulary), wide);
+  engine(Device::cpu).copy(wide, tokens);
+  return tokens;
+}
+
+// Runs f until 50 ms have passed, and gives the median time of a call in ms.
+template <class F>
+double time_of(const F& f) {
+  f();
+  std::vector<double> times;
+  for (double begin = now_ms(); now_ms() - begin < 50 || times.size() < 5;) {
+    double start = now_ms();
+    f();
+    times.push_back(now_ms() - start);
+  }
+  return median(times);
+}
+
+}  // namespace
+
+std::string bench_step(const Config& config, int64_t steps) {
+  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  Model model(model_config(config, 256), uint64_t(config.seed), activation_type(config));
+  Update update(model.parameters, make_routes(config), config.clip);
+  Tensor tokens = random_tokens(config.batch_size, config.block_size, 256, 0);
+  Tensor targets = random_tokens(config.batch_size, config.block_size, 256, 1);
+  int64_t number = 0;
+  double update_ms = 0, forward_ms = 0, backward_ms = 0;
+  auto step = [&] {
+    double begin = now_ms();
+    model.parameters.begin_gradients();
+    Tape tape;
+    Var loss = model.gpt.loss(tokens, targets);
+    double middle = now_ms();
+    tape.backward(loss);
+    model.parameters.end_gradients();
+    double end = now_ms();
+    update.step(++number, 1);
+    forward_ms += middle - begin;
+    backward_ms += end - middle;
+    update_ms += now_ms() - end;
+  };
+  for (int i = 0; i < 3; i++) step();
+  reset_peak_memory();
+  int64_t allocations = memory_stats().system_allocations;
+  forward_ms = backward_ms = update_ms = 0;
+  std::vector<double> times;
+  for (int64_t i = 0; i < steps; i++) {
+    double start = now_ms();
+    step();
+    times.push_back(now_ms() - start);
+  }
+  Json result;
+  double ms = median(times), tokens_a_step = double(config.batch_size * config.block_size);
+  double flops = model.gpt.flops_per_token(config.block_size);
+  result["preset"] = config.preset;
+  result["arch"] = config.arch;
+  result["batch_size"] = config.batch_size;
+  result["block_size"] = config.block_size;
+  result["dtype"] = config.dtype;
+  result["optimizer"] = config.optimizer;
+  result["threads"] = omp_get_max_threads();
+  result["revision"] = revision();
+  result["tokens_per_s"] = tokens_a_step / ms * 1e3;
+  result["step_ms"] = ms;
+  result["forward_ms"] = forward_ms / double(steps);
+  result["backward_ms"] = backward_ms / double(steps);
+  result["update_ms"] = update_ms / double(steps);
+  result["flops_per_token"] = flops;
+  result["gflops"] = flops * tokens_a_step / ms * 1e-6;
+  result["parameters"] = model.parameters.count();
+  result["state_bytes"] = update.state_bytes();
+  result["peak_bytes"] = memory_stats().peak_bytes;
+  result["system_allocations_after_warmup"] = memory_stats().system_allocations - allocations;
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  result["peak_rss_bytes"] = int64_t(usage.ru_maxrss) * 1024;
+
+  Profile profile(Device::cpu);
+  for (int i = 0; i < 3; i++) step();
+  std::vector<std::pair<std::string, OpTime>> rows(profile.times().begin(), profile.times().end());
+  std::sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.second.ms > b.second.ms; });
+  for (auto& [name, time] : rows) result["ops"].push_back({{"name", name}, {"ms", time.ms / 3}, {"calls", time.calls / 3}});
+  return result.dump(1) + "\n";
+}
+
+std::string bench_ops(const Config& config) {
+  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  const int64_t rows = 4096, cols = 1024;  // 16 MiB in fp32: beyond the caches
+  const double bytes = double(rows * cols) * 4;
+  Json result = Json::array();
+  Tensor a({rows, cols}), b({rows, cols});
+  engine(Device::cpu).random_uniform(1, 0, 0.5, 1.5, a);
+  engine(Device::cpu).random_uniform(1, 1, 0.5, 1.5, b);
+  // forward: reads `inputs` tensors and writes one; backward as the tape runs it, with the forward.
+  auto row = [&](const char* name, int inputs, const std::function<Var(const Var&, const Var&)>& f) {
+    Var x = Var::leaf(a), y = inputs == 2 ? Var::leaf(b) : Var(b);
+    double forward = time_of([&] { f(Var(a), Var(b)); });
+    double both = time_of([&] {
+      x.reset_gradient();
+      y.reset_gradient();
+      Tape tape;
+      Var out = f(x, y);
+      tape.backward(out, b);
+    });
+    result.push_back({{"name", name}, {"forward_ms", forward}, {"forward_gb_s", bytes * (inputs + 1) / forward * 1e-6}, {"forward_backward_ms", both}});
+  };
+#define UNARY(name, Functor, low, high, summary) row(#name, 1, [](const Var& x, const Var&) { return name(x); });
+#define BINARY(name, Functor, low, high, summary) row(#name, 2, [](const Var& x, const Var& y) { return name(x, y); });
+#define FUNCTION(name, summary)
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+  row("softmax", 1, [](const Var& x, const Var&) { return softmax(x); });
+  Tensor gain({cols}), bias({cols});
+  engine(Device::cpu).fill(gain, 1);
+  engine(Device::cpu).fill(bias, 0);
+  row("layer_norm", 1, [=](const Var& x, const Var&) { return layer_norm(x, gain, bias); });
+  row("rms_norm", 1, [=](const Var& x, const Var&) { return rms_norm(x, gain); });
+  return result.dump(1) + "\n";
+}
+
+}  // namespace murmur

@@ -1,0 +1,59 @@
+// train/config.h - everything a run can be told, listed once in config.cpp: defaults, parsing, help,
+// the saved config.toml and `murmur list config` all follow that list.
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/gpt.h"
+#include "optim/router.h"
+#include "optim/schedule.h"
+
+namespace murmur {
+
+struct Config {
+  // model
+  std::string preset = "nano", arch = "gpt2";
+  int64_t n_layer = 4, n_head = 4, n_embd = 128, block_size = 64, vocab_size = 0;
+  bool bias = true, checkpointing = false;
+  // data and place
+  std::string data = "data/kjv", out = "runs/default";
+  // run
+  int64_t steps = 1000, batch_size = 12, accumulation = 1, seed = 1337, threads = 0;
+  std::string device = "cpu", dtype = "fp32", strategy = "local", transport = "self";
+  int64_t nodes = 1, eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
+  // update
+  std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd";
+  double clip = 1, min_lr = 0.05, decay_fraction = 0.5;
+  int64_t warmup = 100;
+  // settings of the two optimizers by name: {"momentum", "0.9"}
+  std::map<std::string, std::string> optimizer_options, auxiliary_options;
+
+  std::vector<Option> options();  // pointers into this object
+};
+
+using Assignment = std::pair<std::string, std::string>;  // "n_layer", "6"
+
+// Defaults, then the preset, then the assignments in order. `optimizer.momentum` and
+// `auxiliary.beta1` reach the optimizers; `lr` is short for `optimizer.lr`. InputError names the
+// setting, what is wrong, and the nearest known name.
+Config make_config(const std::vector<Assignment>& assignments);
+
+std::vector<Assignment> read_toml(const std::string& path);
+std::string to_toml(Config config);  // the whole resolved configuration
+
+struct Preset {
+  std::string name;
+  int64_t n_layer, n_head, n_embd, block_size, batch_size, vocab_size;
+  std::string summary;
+};
+const std::vector<Preset>& preset_list();
+
+GptConfig model_config(const Config& config, int64_t data_vocab_size);
+std::vector<Route> make_routes(const Config& config);
+Schedule make_schedule(const Config& config);
+DType activation_type(const Config& config);
+
+}  // namespace murmur

@@ -1,0 +1,20 @@
+// train/evaluate.h - the loss on text the model was not trained on.
+#pragma once
+
+#include <optional>
+
+#include "nn/gpt.h"
+#include "train/data.h"
+
+namespace murmur {
+
+struct Evaluation {
+  double loss = 0;                      // nats per token, mean over all targets read
+  std::optional<double> bits_per_byte;  // where the tokens' bytes are known
+  int64_t targets = 0;
+};
+
+// Reads the validation text once from front to back; with `at_most` batches, that many, evenly spread.
+Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, int64_t at_most = 0);
+
+}  // namespace murmur

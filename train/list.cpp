@@ -1,0 +1,131 @@
+// train/list.cpp - one function per list; all come from the lists themselves.
+#include "train/list.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "dist/strategy.h"
+#include "optim/registry.h"
+#include "optim/scale.h"
+#include "optim/schedule.h"
+#include "tensor/nearest.h"
+#include "train/config.h"
+#include "train/tokenizer.h"
+
+namespace murmur {
+namespace {
+
+using Rows = std::vector<std::vector<std::string>>;
+
+template <class List>
+Rows name_and_summary(const List& list) {
+  Rows rows;
+  for (const auto& entry : list) rows.push_back({entry.name, entry.summary});
+  return rows;
+}
+
+ListTable ops() {
+  return {"ops",
+          {"name", "kind", "summary"},
+          {
+#define UNARY(name, Functor, low, high, summary) {#name, "unary", summary},
+#define BINARY(name, Functor, low, high, summary) {#name, "binary", summary},
+#define FUNCTION(name, summary) {#name, "function", summary},
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+          }};
+}
+
+ListTable optimizers() {
+  ListTable table{"optimizers", {"name", "summary", "takes", "settings"}, {}};
+  for (const OptimizerEntry& entry : optimizer_list()) {
+    auto optimizer = entry.make();
+    std::string settings;
+    for (const Option& option : all_options(*optimizer)) settings += (settings.empty() ? "" : ", ") + option.name + " " + option_text(option);
+    table.rows.push_back({entry.name, entry.summary, optimizer->matrices_only() ? "matrices" : "all roles", settings});
+  }
+  return table;
+}
+
+ListTable presets() {
+  ListTable table{"presets", {"name", "layers", "heads", "width", "block", "batch", "summary"}, {}};
+  for (const Preset& p : preset_list()) {
+    auto n = [](int64_t v) { return std::to_string(v); };
+    table.rows.push_back({p.name, n(p.n_layer), n(p.n_head), n(p.n_embd), n(p.block_size), n(p.batch_size), p.summary});
+  }
+  return table;
+}
+
+ListTable config() {
+  ListTable table{"config", {"name", "kind", "default", "summary"}, {}};
+  Config defaults;
+  for (const Option& option : defaults.options()) table.rows.push_back({option.name, option_kind(option), option_text(option), option.summary});
+  return table;
+}
+
+struct Kind {
+  std::string name;
+  ListTable (*make)();
+};
+
+const std::vector<Kind>& kinds() {
+  static const std::vector<Kind> list = {
+      {"ops", ops},
+      {"optimizers", optimizers},
+      {"scales", [] { return ListTable{"scales", {"name", "summary"}, name_and_summary(shape_scales())}; }},
+      {"schedules", [] { return ListTable{"schedules", {"name", "summary"}, name_and_summary(schedule_list())}; }},
+      {"transports", [] { return ListTable{"transports", {"name", "summary"}, name_and_summary(transport_list())}; }},
+      {"strategies", [] { return ListTable{"strategies", {"name", "summary"}, name_and_summary(strategy_list())}; }},
+      {"tokenizers", [] { return ListTable{"tokenizers", {"name", "summary"}, name_and_summary(tokenizers())}; }},
+      {"presets", presets},
+      {"config", config},
+  };
+  return list;
+}
+
+}  // namespace
+
+std::vector<std::string> list_kinds() {
+  std::vector<std::string> names;
+  for (const Kind& kind : kinds()) names.push_back(kind.name);
+  return names;
+}
+
+ListTable list_table(const std::string& name) {
+  for (const Kind& kind : kinds()) {
+    if (kind.name == name) return kind.make();
+  }
+  throw InputError("list: there is no list '" + name + "'; did you mean '" + nearest(name, list_kinds()) + "'?");
+}
+
+std::string to_markdown(const ListTable& table) {
+  std::string head, rule, body;
+  for (const std::string& column : table.columns) {
+    head += "| " + column + " ";
+    rule += "| --- ";
+  }
+  for (const auto& row : table.rows) {
+    for (std::string cell : row) {
+      for (size_t at = 0; (at = cell.find('|', at)) != std::string::npos; at += 2) cell.insert(at, "\\");
+      body += "| " + cell + " ";
+    }
+    body += "|\n";
+  }
+  return head + "|\n" + rule + "|\n" + body;
+}
+
+std::string to_json(const ListTable& table) {
+  auto array = nlohmann::ordered_json::array();
+  for (const auto& row : table.rows) {
+    nlohmann::ordered_json object;
+    for (size_t i = 0; i < row.size(); i++) object[table.columns[i]] = row[i];
+    array.push_back(object);
+  }
+  return array.dump(1) + "\n";
+}
+
+}  // namespace murmur

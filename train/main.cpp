@@ -1,0 +1,223 @@
+// train/main.cpp - the murmur command: flags in, one function called, an exit code out.
+//
+//   0 done      2 the user's input is wrong (one line on stderr)      1 anything else
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "optim/registry.h"
+#include "tensor/nearest.h"
+#include "train/bench.h"
+#include "train/config.h"
+#include "train/data.h"
+#include "train/evaluate.h"
+#include "train/list.h"
+#include "train/revision.h"
+#include "train/run.h"
+#include "train/sample.h"
+#include "train/tokenizer.h"
+#include "train/trainer.h"
+
+using namespace murmur;
+
+namespace {
+
+// The flags of a configuration: one per field of Config, and the settings of every optimizer under
+// `optimizer.` and `auxiliary.`. Values stay text until make_config() has seen all of them.
+class ConfigFlags {
+ public:
+  explicit ConfigFlags(CLI::App& command) : command_(command) {
+    command.add_option("--config", file_, "TOML file; flags win over it")->type_name("FILE");
+    for (const Option& option : Config().options()) add(option.name, option, "Settings");
+    Option lr{"lr", std::variant<double*, int64_t*, bool*, std::string*>((double*)nullptr), "short for --optimizer.lr"};
+    add("lr", lr, "Settings", false);
+    for (const char* owner : {"optimizer", "auxiliary"}) {
+      for (const OptimizerEntry& entry : optimizer_list()) {
+        auto optimizer = entry.make();
+        for (const Option& option : all_options(*optimizer)) add(std::string(owner) + "." + option.name, option, "Settings of the optimizers");
+      }
+    }
+  }
+
+  // `base`: assignments that come before the file and the flags.
+  Config config(std::vector<Assignment> base = {}) const {
+    if (!file_.empty()) {
+      for (Assignment& a : read_toml(file_)) base.push_back(std::move(a));
+    }
+    for (const auto& [name, value] : values_) {
+      if (given(name)) base.emplace_back(name, value);
+    }
+    return make_config(base);
+  }
+  bool given(const std::string& name) const { return command_.count("--" + name) > 0; }
+
+ private:
+  void add(const std::string& name, const Option& option, const std::string& group, bool show_default = true) {
+    if (values_.count(name)) return;  // several optimizers share a setting's name
+    CLI::Option* flag = command_.add_option("--" + name, values_[name], option.summary)->type_name(option_kind(option))->group(group);
+    if (show_default && group == "Settings") flag->default_str(option_text(option));
+  }
+
+  CLI::App& command_;
+  std::string file_;
+  std::map<std::string, std::string> values_;
+};
+
+std::string tokenizer_of(const std::string& folder) { return folder + "/tokenizer.json"; }
+
+void run_sample(const std::string& folder, const std::string& prompt, const SampleOptions& wanted, int64_t samples) {
+  Run run = open_run(folder);
+  auto tokenizer = load_tokenizer(tokenizer_of(folder));
+  SampleOptions options = wanted;
+  options.vocabulary = tokenizer->vocab_size();
+  std::vector<int32_t> start;
+  for (uint16_t id : tokenizer->encode(prompt)) start.push_back(id);
+  if (start.empty()) throw InputError("prompt: is empty; give at least one character");
+  for (int64_t i = 0; i < samples; i++, options.seed++) {
+    Utf8Stream stream;
+    fmt::print("{}", prompt);
+    sample(run.model->gpt, start, options, [&](int32_t id) {
+      fmt::print("{}", stream.push(tokenizer->token(id)));
+      std::fflush(stdout);
+    });
+    fmt::print("{}\n{}", stream.finish(), i + 1 < samples ? "\n---\n\n" : "");
+  }
+}
+
+void run_eval(const std::string& folder, const std::string& data_folder, bool json) {
+  Run run = open_run(folder);
+  Dataset data(data_folder.empty() ? run.config.data : data_folder);
+  Evaluation e = evaluate(run.model->gpt, data, run.config.batch_size);
+  if (json) {
+    fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n", run.step, e.loss,
+               e.bits_per_byte ? fmt::format("{}", *e.bits_per_byte) : "null", e.targets);
+  } else {
+    fmt::print("{} at step {}: validation loss {:.4f} nats per token{} over {} tokens\n", folder, run.step, e.loss,
+               e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : "", e.targets);
+  }
+}
+
+// CLI11's message, in one line; an unknown flag names the nearest known one.
+std::string usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands()[0];
+  std::vector<std::string> known;
+  for (const CLI::Option* option : command->get_options()) {
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  }
+  for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; })) known.push_back(sub->get_name());
+  if (dynamic_cast<const CLI::ExtrasError*>(&error)) {
+    for (int i = 1; i < argc; i++) {
+      std::string word = argv[i], name = word.substr(0, word.find('='));
+      bool is_flag = name.rfind("--", 0) == 0;
+      bool known_flag = std::find(known.begin(), known.end(), name) != known.end();
+      if (is_flag && !known_flag) return fmt::format("{}: no such flag; did you mean {}?", name, nearest(name, known));
+    }
+    std::vector<std::string> left = command->remaining(true);
+    if (!left.empty()) return fmt::format("'{}': not understood; did you mean {}? (murmur {} --help)", left[0], nearest(left[0], known), command->get_name());
+  }
+  std::string text = error.what();
+  return text.substr(0, text.find('\n')) + "; see murmur --help";
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Murmur: a GPT training stack to read, and to use.", "murmur");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", revision());
+
+  CLI::App* train_command = app.add_subcommand("train", "train a model and write a run folder");
+  ConfigFlags train_flags(*train_command);
+  bool resume = false;
+  train_command->add_flag("--resume", resume, "go on from the newest checkpoint of --out, with its configuration");
+  train_command->callback([&] {
+    std::vector<Assignment> base;
+    if (resume) {
+      std::string out = train_flags.config().out;
+      std::string saved = out + "/config.toml";
+      if (std::FILE* file = std::fopen(saved.c_str(), "r")) {
+        std::fclose(file);
+        base = read_toml(saved);
+      }
+    }
+    train(train_flags.config(base), resume);
+  });
+
+  std::string folder, prompt = "\n", data_folder;
+  SampleOptions sampling;
+  int64_t samples = 1;
+  bool json = false;
+  CLI::App* sample_command = app.add_subcommand("sample", "write text with a trained model");
+  sample_command->add_option("run", folder, "run folder")->required();
+  sample_command->add_option("--prompt", prompt, "text to continue");
+  sample_command->add_option("--tokens", sampling.tokens, "new tokens")->capture_default_str()->check(CLI::NonNegativeNumber);
+  sample_command->add_option("--temperature", sampling.temperature, "0: always the most likely token")->capture_default_str()->check(CLI::NonNegativeNumber);
+  sample_command->add_option("--top-k", sampling.top_k, "only the k most likely tokens; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  sample_command->add_option("--seed", sampling.seed, "of the draws")->capture_default_str();
+  sample_command->add_option("--samples", samples, "how many")->capture_default_str()->check(CLI::PositiveNumber);
+  sample_command->callback([&] { run_sample(folder, prompt, sampling, samples); });
+
+  CLI::App* eval_command = app.add_subcommand("eval", "validation loss of a trained model");
+  eval_command->add_option("run", folder, "run folder")->required();
+  eval_command->add_option("--data", data_folder, "another data folder");
+  eval_command->add_flag("--json", json, "machine-readable");
+  eval_command->callback([&] { run_eval(folder, data_folder, json); });
+
+  CLI::App* data_command = app.add_subcommand("data", "prepare and describe data folders");
+  data_command->require_subcommand(1);
+  std::vector<std::string> files;
+  std::string tokenizer = "byte", out;
+  double val_fraction = 0.05;
+  CLI::App* prepare = data_command->add_subcommand("prepare", "text files to token files");
+  prepare->add_option("files", files, "UTF-8 text")->required();
+  prepare->add_option("--tokenizer", tokenizer, "see murmur list tokenizers")->capture_default_str();
+  prepare->add_option("--out", out, "data folder")->required();
+  prepare->add_option("--val-fraction", val_fraction, "share of the text, from its end, for validation")->capture_default_str();
+  prepare->callback([&] { fmt::print("{}", text(prepare_data(files, tokenizer, out, val_fraction))); });
+  CLI::App* info = data_command->add_subcommand("info", "what a data folder holds");
+  info->add_option("dir", folder, "data folder")->required();
+  info->callback([&] { fmt::print("{}", text(describe_data(folder))); });
+
+  CLI::App* list_command = app.add_subcommand("list", "every list: " + fmt::format("{}", fmt::join(list_kinds(), ", ")));
+  std::string kind;
+  list_command->add_option("kind", kind, "which list")->required();
+  list_command->add_flag("--json", json, "an array of objects");
+  list_command->callback([&] { fmt::print("{}", json ? to_json(list_table(kind)) : to_markdown(list_table(kind))); });
+
+  CLI::App* bench_command = app.add_subcommand("bench", "measure this machine");
+  bench_command->require_subcommand(1);
+  CLI::App* bench_step_command = bench_command->add_subcommand("step", "whole training steps, as JSON");
+  ConfigFlags bench_flags(*bench_step_command);
+  bench_step_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
+  bench_step_command->callback([&] {
+    Config config = bench_flags.config({{"optimizer", "adamw"}});
+    fmt::print("{}", bench_step(config, bench_flags.given("steps") ? config.steps : 20));
+  });
+  CLI::App* bench_ops_command = bench_command->add_subcommand("ops", "every op of the list, as JSON");
+  ConfigFlags ops_flags(*bench_ops_command);
+  bench_ops_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
+  bench_ops_command->callback([&] { fmt::print("{}", bench_ops(ops_flags.config())); });
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    throw InputError(usage_error(app, error, argc, argv));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const InputError& error) {
+    fmt::print(stderr, "murmur: {}\n", error.what());
+    return 2;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "murmur: {}\n", error.what());
+    return 1;
+  }
+}
