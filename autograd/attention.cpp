@@ -1,4 +1,5 @@
-// autograd/attention.cpp - gradients of causal attention and of what is done to its queries and keys.
+// autograd/attention.cpp - gradients of causal attention and of what is done to its queries and
+// keys.
 #include <cmath>
 
 #include "autograd/functions.h"
@@ -15,7 +16,8 @@ Var qk_norm(const Var& qkv, int64_t heads) {
   Tensor y = like(x), statistics({x.rows(), 2 * heads, 2}, compute_type(x.dtype()), x.device());
   engine(x.device()).qk_norm(heads, x, y, statistics);
   return record(y, {qkv}, [heads, dx = qkv.sink(), x, statistics](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).qk_norm_backward(heads, x, statistics, dy, into); });
+    dx.give(
+        [&](Into into) { engine(dy.device()).qk_norm_backward(heads, x, statistics, dy, into); });
   });
 }
 

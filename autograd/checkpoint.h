@@ -1,5 +1,5 @@
-// autograd/checkpoint.h - activation checkpointing (Chen et al., 2016): keep the input of a function,
-// forget what happens inside, and run it again when its gradient is needed.
+// autograd/checkpoint.h - activation checkpointing (Chen et al., 2016): keep the input of a
+// function, forget what happens inside, and run it again when its gradient is needed.
 #pragma once
 
 #include "autograd/var.h"

@@ -22,31 +22,34 @@ Var apply(Binary op, const Var& a, const Var& b) {
   Tensor y = like(a);
   engine_of(a).zip(op, a.value(), b.value(), y);
   bool sum_of_both = op == Binary::add && a.shape() == b.shape();
-  return record(y, {a, b}, [=, da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
-    const Engine& e = engine(dy.device());
-    if (sum_of_both) {  // both gradients are dy itself
-      da.pass(dy);
-      db.pass(dy);
-      return;
-    }
-    da.give([&](Into into) { e.zip_backward(op, true, a, b, dy, into); });
-    if (a.shape() == b.shape()) {
-      db.give([&](Into into) { e.zip_backward(op, false, a, b, dy, into); });
-    } else if (db) {  // b was repeated: add its copies' gradients up
-      Tensor wide(a.shape(), a.dtype(), a.device());
-      e.zip_backward(op, false, a, b, dy, {wide});
-      db.give([&](Into into) {
-        int64_t size = into.tensor.numel();
-        Tensor flat = into.tensor.view({size}), narrow = flat;
-        if (flat.dtype() == DType::bf16) narrow = Tensor({size}, DType::f32, a.device());
-        e.sum_rows(wide.view({a.numel() / size, size}), {narrow, narrow.shares_storage_with(flat) && into.accumulate});
-        if (narrow.shares_storage_with(flat)) return;
-        Tensor rounded({size}, DType::bf16, a.device());
-        e.copy(narrow, rounded);
-        e.scale(1, rounded, {flat, into.accumulate});
-      });
-    }
-  });
+  return record(y, {a, b},
+                [=, da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
+                  const Engine& e = engine(dy.device());
+                  if (sum_of_both) {  // both gradients are dy itself
+                    da.pass(dy);
+                    db.pass(dy);
+                    return;
+                  }
+                  da.give([&](Into into) { e.zip_backward(op, true, a, b, dy, into); });
+                  if (a.shape() == b.shape()) {
+                    db.give([&](Into into) { e.zip_backward(op, false, a, b, dy, into); });
+                  } else if (db) {  // b was repeated: add its copies' gradients up
+                    Tensor wide(a.shape(), a.dtype(), a.device());
+                    e.zip_backward(op, false, a, b, dy, {wide});
+                    db.give([&](Into into) {
+                      int64_t size = into.tensor.numel();
+                      Tensor flat = into.tensor.view({size}), narrow = flat;
+                      if (flat.dtype() == DType::bf16)
+                        narrow = Tensor({size}, DType::f32, a.device());
+                      e.sum_rows(wide.view({a.numel() / size, size}),
+                                 {narrow, narrow.shares_storage_with(flat) && into.accumulate});
+                      if (narrow.shares_storage_with(flat)) return;
+                      Tensor rounded({size}, DType::bf16, a.device());
+                      e.copy(narrow, rounded);
+                      e.scale(1, rounded, {flat, into.accumulate});
+                    });
+                  }
+                });
 }
 
 #define UNARY(name, Functor, low, high, summary) \
@@ -70,11 +73,12 @@ Var scale(const Var& x, double factor) {
 Var sum(const Var& x) {
   Tensor y({}, compute_type(x.value().dtype()), x.value().device());
   engine_of(x).fill(y, engine_of(x).sum(x.value()));
-  return record(y, {x}, [dx = x.sink(), shape = x.shape(), dtype = x.value().dtype()](const Tensor& dy) {
-    Tensor spread(shape, dtype, dy.device());
-    engine(dy.device()).fill(spread, item(dy));
-    dx.pass(spread);
-  });
+  return record(y, {x},
+                [dx = x.sink(), shape = x.shape(), dtype = x.value().dtype()](const Tensor& dy) {
+                  Tensor spread(shape, dtype, dy.device());
+                  engine(dy.device()).fill(spread, item(dy));
+                  dx.pass(spread);
+                });
 }
 
 Var mean(const Var& x) { return scale(sum(x), 1.0 / double(x.value().numel())); }

@@ -31,13 +31,16 @@ Var linear(const Var& x, const Var& weight, const Var& bias = {});
 
 Var softmax(const Var& x);
 Var norm(Norm kind, const Var& x, const Var& gain, const Var& bias = {});
-inline Var layer_norm(const Var& x, const Var& gain, const Var& bias = {}) { return norm(Norm::layer, x, gain, bias); }
+inline Var layer_norm(const Var& x, const Var& gain, const Var& bias = {}) {
+  return norm(Norm::layer, x, gain, bias);
+}
 inline Var rms_norm(const Var& x, const Var& gain) { return norm(Norm::rms, x, gain); }
 // sum = x + branch and norm(sum) in one pass: the joint of two residual branches.
 struct SumAndNorm {
   Var sum, norm;
 };
-SumAndNorm add_norm(Norm kind, const Var& x, const Var& branch, const Var& gain, const Var& bias = {});
+SumAndNorm add_norm(Norm kind, const Var& x, const Var& branch, const Var& gain,
+                    const Var& bias = {});
 
 // Packed qkv (B, T, 3 C): queries, keys, values; each H heads of D columns.
 Var qk_norm(const Var& qkv, int64_t heads);

@@ -17,11 +17,13 @@ Var weighted_sum(const Var& y) {
 
 }  // namespace
 
-GradcheckResult gradcheck(const std::string& name, const std::function<Var(const std::vector<Var>&)>& f,
+GradcheckResult gradcheck(const std::string& name,
+                          const std::function<Var(const std::vector<Var>&)>& f,
                           const std::vector<Tensor>& inputs, double tolerance, double h) {
   std::vector<Var> leaves;
   for (const Tensor& x : inputs) {
-    check(x.dtype() == DType::f64 && x.contiguous(), [&] { return "gradcheck: " + name + ": inputs must be fp64, got " + text(x); });
+    check(x.dtype() == DType::f64 && x.contiguous(),
+          [&] { return "gradcheck: " + name + ": inputs must be fp64, got " + text(x); });
     leaves.push_back(Var::leaf(x));
   }
   {
@@ -32,7 +34,8 @@ GradcheckResult gradcheck(const std::string& name, const std::function<Var(const
   auto value = [&] { return item(weighted_sum(f(leaves)).value()); };
   for (size_t i = 0; i < inputs.size(); i++) {
     Tensor gradient = leaves[i].gradient();
-    std::vector<double> got = gradient ? to_vector(gradient) : std::vector<double>(size_t(inputs[i].numel()), 0.0);
+    std::vector<double> got =
+        gradient ? to_vector(gradient) : std::vector<double>(size_t(inputs[i].numel()), 0.0);
     std::vector<double> expected(got.size());
     double square = 0;
     double* x = inputs[i].data<double>();
@@ -48,12 +51,15 @@ GradcheckResult gradcheck(const std::string& name, const std::function<Var(const
     }
     double typical = std::sqrt(square / std::max<double>(1, double(got.size())));
     for (size_t j = 0; j < got.size(); j++) {
-      double error = std::fabs(got[j] - expected[j]) / std::max({std::fabs(expected[j]), typical, 1e-10});
+      double error =
+          std::fabs(got[j] - expected[j]) / std::max({std::fabs(expected[j]), typical, 1e-10});
       if (!(error <= result.worst)) result.worst = error;
       if (!(error <= tolerance) && result.ok) {
         result.ok = false;
-        result.message = name + ": input " + std::to_string(i) + " [" + std::to_string(j) + "]: gradient " + std::to_string(got[j]) +
-                         ", finite difference " + std::to_string(expected[j]) + " (relative error " + std::to_string(error) + ")";
+        result.message = name + ": input " + std::to_string(i) + " [" + std::to_string(j) +
+                         "]: gradient " + std::to_string(got[j]) + ", finite difference " +
+                         std::to_string(expected[j]) + " (relative error " + std::to_string(error) +
+                         ")";
       }
     }
   }

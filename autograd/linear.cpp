@@ -6,39 +6,46 @@
 namespace murmur {
 
 Var matmul(const Var& a, const Var& b) {
-  check(a.shape().rank() == b.shape().rank() && (a.shape().rank() == 2 || a.shape().rank() == 3), [&] {
-    return "matmul: " + text(a.value()) + " x " + text(b.value()) + ": two matrices or two banks of matrices are wanted";
-  });
+  check(a.shape().rank() == b.shape().rank() && (a.shape().rank() == 2 || a.shape().rank() == 3),
+        [&] {
+          return "matmul: " + text(a.value()) + " x " + text(b.value()) +
+                 ": two matrices or two banks of matrices are wanted";
+        });
   Shape shape = a.shape();
   shape[-1] = b.shape()[-1];
   Tensor y(shape, a.value().dtype(), a.value().device());
   engine(y.device()).matmul(a.value(), b.value(), {y}, {});
-  return record(y, {a, b}, [da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
-    const Engine& e = engine(dy.device());
-    da.give([&](Into into) { e.matmul(dy, b, into, {.transpose_b = true}); });
-    db.give([&](Into into) { e.matmul(a, dy, into, {.transpose_a = true}); });
-  });
+  return record(y, {a, b},
+                [da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
+                  const Engine& e = engine(dy.device());
+                  da.give([&](Into into) { e.matmul(dy, b, into, {.transpose_b = true}); });
+                  db.give([&](Into into) { e.matmul(a, dy, into, {.transpose_a = true}); });
+                });
 }
 
 Var linear(const Var& x, const Var& weight, const Var& bias) {
   check(weight.shape().rank() == 2 && x.value().cols() == weight.value().cols(), [&] {
-    return "linear: x " + text(x.value()) + ", weight " + text(weight.value()) + ": the weight is (out, in)";
+    return "linear: x " + text(x.value()) + ", weight " + text(weight.value()) +
+           ": the weight is (out, in)";
   });
   Shape shape = x.shape();
   shape[-1] = weight.shape()[0];
   Tensor y(shape, x.value().dtype(), x.value().device());
-  engine(y.device()).matmul(x.value(), weight.value(), {y}, {.transpose_b = true, .bias = bias.value()});
-  return record(y, {x, weight, bias},
-                [dx = x.sink(), dw = weight.sink(), db = bias.sink(), x = x.value(), w = weight.value()](const Tensor& dy) {
-                  const Engine& e = engine(dy.device());
-                  Tensor x_rows = x.view({x.rows(), x.cols()}), dy_rows = dy.view({dy.rows(), dy.cols()});
-                  dx.give([&](Into into) {
-                    Tensor rows = into.tensor.view({x.rows(), x.cols()});
-                    e.matmul(dy_rows, w, {rows, into.accumulate}, {});
-                  });
-                  dw.give([&](Into into) { e.matmul(dy_rows, x_rows, into, {.transpose_a = true}); });
-                  db.give([&](Into into) { e.sum_rows(dy_rows, into); });
-                });
+  engine(y.device())
+      .matmul(x.value(), weight.value(), {y}, {.transpose_b = true, .bias = bias.value()});
+  return record(
+      y, {x, weight, bias},
+      [dx = x.sink(), dw = weight.sink(), db = bias.sink(), x = x.value(),
+       w = weight.value()](const Tensor& dy) {
+        const Engine& e = engine(dy.device());
+        Tensor x_rows = x.view({x.rows(), x.cols()}), dy_rows = dy.view({dy.rows(), dy.cols()});
+        dx.give([&](Into into) {
+          Tensor rows = into.tensor.view({x.rows(), x.cols()});
+          e.matmul(dy_rows, w, {rows, into.accumulate}, {});
+        });
+        dw.give([&](Into into) { e.matmul(dy_rows, x_rows, into, {.transpose_a = true}); });
+        db.give([&](Into into) { e.sum_rows(dy_rows, into); });
+      });
 }
 
 }  // namespace murmur

@@ -4,25 +4,28 @@
 namespace murmur {
 
 Var embedding(const Tensor& tokens, const Var& table, const Var& positions) {
-  check(tokens.shape().rank() == 2, [&] { return "embedding: tokens " + text(tokens) + " are not (B, T)"; });
+  check(tokens.shape().rank() == 2,
+        [&] { return "embedding: tokens " + text(tokens) + " are not (B, T)"; });
   int64_t batch = tokens.shape()[0], time = tokens.shape()[1], width = table.value().cols();
   Tensor y({batch, time, width}, table.value().dtype(), table.value().device());
   engine(y.device()).gather(table.value(), tokens, positions.value(), y);
-  return record(y, {table, positions}, [=, dtable = table.sink(), dpositions = positions.sink()](const Tensor& dy) {
-    const Engine& e = engine(dy.device());
-    dtable.give([&](Into into) { e.gather_backward(tokens, dy, into); });
-    dpositions.give([&](Into into) {
-      if (!into.accumulate) e.fill(into.tensor, 0);  // rows past T get nothing
-      Tensor used = into.tensor.slice(0, time).view({time * width});
-      e.sum_rows(dy.view({batch, time * width}), {used, true});
-    });
-  });
+  return record(y, {table, positions},
+                [=, dtable = table.sink(), dpositions = positions.sink()](const Tensor& dy) {
+                  const Engine& e = engine(dy.device());
+                  dtable.give([&](Into into) { e.gather_backward(tokens, dy, into); });
+                  dpositions.give([&](Into into) {
+                    if (!into.accumulate) e.fill(into.tensor, 0);  // rows past T get nothing
+                    Tensor used = into.tensor.slice(0, time).view({time * width});
+                    e.sum_rows(dy.view({batch, time * width}), {used, true});
+                  });
+                });
 }
 
 Var cross_entropy(const Var& logits, const Tensor& targets) {
   const Tensor& x = logits.value();
   int64_t rows = x.rows();
-  Tensor gradient(x.shape(), x.dtype(), x.device()), losses({rows}, compute_type(x.dtype()), x.device());
+  Tensor gradient(x.shape(), x.dtype(), x.device()),
+      losses({rows}, compute_type(x.dtype()), x.device());
   const Engine& e = engine(x.device());
   e.copy(x, gradient);
   e.cross_entropy(gradient, targets, losses, recording({logits}));
@@ -33,12 +36,14 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
   });
 }
 
-Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, int64_t chunk_elements) {
+Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
+                       int64_t chunk_elements) {
   const Tensor hidden = x.value().view({x.value().rows(), x.value().cols()});
   const Tensor& w = weight.value();
   const Engine& e = engine(hidden.device());
   int64_t rows = hidden.rows(), vocabulary = w.rows();
-  int64_t chunk = std::clamp<int64_t>(chunk_elements / vocabulary, 1, rows), chunks = (rows + chunk - 1) / chunk;
+  int64_t chunk = std::clamp<int64_t>(chunk_elements / vocabulary, 1, rows),
+          chunks = (rows + chunk - 1) / chunk;
   Tensor flat_targets = targets.view({rows});
   Tensor buffer({chunk, vocabulary}, hidden.dtype(), hidden.device());
   Tensor losses({rows}, compute_type(hidden.dtype()), hidden.device());
@@ -48,26 +53,32 @@ Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, i
     int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
     Tensor logits = buffer.slice(0, end - begin), part = losses.slice(begin, end);
     engine(hidden.device()).matmul(hidden.slice(begin, end), w, {logits}, {.transpose_b = true});
-    engine(hidden.device()).cross_entropy(logits, flat_targets.slice(begin, end), part, to_gradient);
+    engine(hidden.device())
+        .cross_entropy(logits, flat_targets.slice(begin, end), part, to_gradient);
   };
   for (int64_t i = 0; i < chunks; i++) run_chunk(i, wanted && i == chunks - 1);
   Tensor loss({}, losses.dtype(), hidden.device());
   e.fill(loss, e.sum(losses) / double(rows));
-  return record(loss, {x, weight}, [=, dx = x.sink(), dw = weight.sink()](const Tensor& dy) mutable {
-    double alpha = item(dy) / double(rows);
-    for (int64_t i = chunks - 1; i >= 0; i--) {
-      int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
-      if (i != chunks - 1) run_chunk(i, true);
-      Tensor dlogits = buffer.slice(0, end - begin);
-      dw.give([&](Into into) {
-        engine(dy.device()).matmul(dlogits, hidden.slice(begin, end), into, {.transpose_a = true, .alpha = alpha});
+  return record(
+      loss, {x, weight}, [=, dx = x.sink(), dw = weight.sink()](const Tensor& dy) mutable {
+        double alpha = item(dy) / double(rows);
+        for (int64_t i = chunks - 1; i >= 0; i--) {
+          int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
+          if (i != chunks - 1) run_chunk(i, true);
+          Tensor dlogits = buffer.slice(0, end - begin);
+          dw.give([&](Into into) {
+            engine(dy.device())
+                .matmul(dlogits, hidden.slice(begin, end), into,
+                        {.transpose_a = true, .alpha = alpha});
+          });
+          dx.give(
+              [&](Into into) {
+                Tensor part = into.tensor.view({rows, hidden.cols()}).slice(begin, end);
+                engine(dy.device()).matmul(dlogits, w, {part, into.accumulate}, {.alpha = alpha});
+              },
+              i == 0);
+        }
       });
-      dx.give([&](Into into) {
-        Tensor part = into.tensor.view({rows, hidden.cols()}).slice(begin, end);
-        engine(dy.device()).matmul(dlogits, w, {part, into.accumulate}, {.alpha = alpha});
-      }, i == 0);
-    }
-  });
 }
 
 }  // namespace murmur

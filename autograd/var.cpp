@@ -69,13 +69,15 @@ bool recording(std::initializer_list<Var> inputs) {
   return false;
 }
 
-Var record(Tensor value, std::initializer_list<Var> inputs, std::function<void(const Tensor&)> backward) {
+Var record(Tensor value, std::initializer_list<Var> inputs,
+           std::function<void(const Tensor&)> backward) {
   if (!recording(inputs)) return Var(std::move(value));
-  return record_many({std::move(value)},
-                     [backward = std::move(backward)](std::span<const Tensor> dy) { backward(dy[0]); })[0];
+  return record_many({std::move(value)}, [backward = std::move(backward)](
+                                             std::span<const Tensor> dy) { backward(dy[0]); })[0];
 }
 
-std::vector<Var> record_many(std::vector<Tensor> values, std::function<void(std::span<const Tensor>)> backward) {
+std::vector<Var> record_many(std::vector<Tensor> values,
+                             std::function<void(std::span<const Tensor>)> backward) {
   std::vector<Var> results;
   Tape::Node node;
   for (Tensor& value : values) {
@@ -91,9 +93,11 @@ std::vector<Var> record_many(std::vector<Tensor> values, std::function<void(std:
 
 void Tape::backward(const Var& result, const Tensor& seed) {
   check(current_tape == this, "backward: another tape or NoGrad is active");
-  check(result.wants_gradient(), "backward: the result was not recorded; is a Tape alive and a leaf among its inputs?");
+  check(result.wants_gradient(),
+        "backward: the result was not recorded; is a Tape alive and a leaf among its inputs?");
   check(seed || result.value().numel() == 1, [&] {
-    return "backward: the result is " + text(result.value()) + ", not a scalar; pass the gradient to start from";
+    return "backward: the result is " + text(result.value()) +
+           ", not a scalar; pass the gradient to start from";
   });
   Tensor start = seed;
   if (!start) {

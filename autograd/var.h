@@ -2,7 +2,8 @@
 //
 //   Tape tape;                        // recording starts
 //   Var loss = model(tokens);         // every function appends a node: outputs, and a closure
-//   tape.backward(loss);              // the nodes in reverse; each is released as soon as it has run
+//   tape.backward(loss);              // the nodes in reverse; each is released as soon as it has
+//   run
 //
 // A closure captures exactly the tensors its gradient needs: the capture list is the list of saved
 // tensors. Without a living Tape (or under NoGrad) nothing is recorded and nothing is saved.
@@ -74,7 +75,8 @@ class Var {
  private:
   friend class Tape;
   friend Var record(Tensor, std::initializer_list<Var>, std::function<void(const Tensor&)>);
-  friend std::vector<Var> record_many(std::vector<Tensor>, std::function<void(std::span<const Tensor>)>);
+  friend std::vector<Var> record_many(std::vector<Tensor>,
+                                      std::function<void(std::span<const Tensor>)>);
 
   Tensor value_;
   std::shared_ptr<GradientSlot> slot_;
@@ -96,7 +98,8 @@ class Tape {
   size_t size() const { return nodes_.size(); }
 
  private:
-  friend std::vector<Var> record_many(std::vector<Tensor>, std::function<void(std::span<const Tensor>)>);
+  friend std::vector<Var> record_many(std::vector<Tensor>,
+                                      std::function<void(std::span<const Tensor>)>);
 
   struct Node {
     std::vector<std::shared_ptr<GradientSlot>> outputs;
@@ -120,9 +123,12 @@ class NoGrad {
 // True when a function of these inputs must be recorded.
 bool recording(std::initializer_list<Var> inputs);
 
-// The result of a differentiable function: records `backward` if recording(inputs), else a constant.
-Var record(Tensor value, std::initializer_list<Var> inputs, std::function<void(const Tensor& dy)> backward);
+// The result of a differentiable function: records `backward` if recording(inputs), else a
+// constant.
+Var record(Tensor value, std::initializer_list<Var> inputs,
+           std::function<void(const Tensor& dy)> backward);
 // Several results at once; the caller has asked recording(). A gradient that never came is empty.
-std::vector<Var> record_many(std::vector<Tensor> values, std::function<void(std::span<const Tensor>)> backward);
+std::vector<Var> record_many(std::vector<Tensor> values,
+                             std::function<void(std::span<const Tensor>)> backward);
 
 }  // namespace murmur

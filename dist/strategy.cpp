@@ -24,7 +24,8 @@ std::unique_ptr<Strategy> make_strategy(const std::string& name) {
     if (entry.name == name) return entry.make();
     names.push_back(entry.name);
   }
-  throw InputError("strategy: there is no '" + name + "'; did you mean '" + nearest(name, names) + "'?");
+  throw InputError("strategy: there is no '" + name + "'; did you mean '" + nearest(name, names) +
+                   "'?");
 }
 
 const std::vector<TransportEntry>& transport_list() {

@@ -7,10 +7,10 @@ namespace murmur {
 
 class Attention {
  public:
-  // angles: (T, D) cosines and sines for rotary positions, or empty: then queries and keys are taken
-  // as they are; with angles they are RMS-normalised per head and rotated.
-  Attention(Parameters& parameters, const std::string& name, int64_t width, int64_t heads, bool bias,
-            double deviation, double out_deviation)
+  // angles: (T, D) cosines and sines for rotary positions, or empty: then queries and keys are
+  // taken as they are; with angles they are RMS-normalised per head and rotated.
+  Attention(Parameters& parameters, const std::string& name, int64_t width, int64_t heads,
+            bool bias, double deviation, double out_deviation)
       : heads_(heads),
         qkv_(parameters, name + ".c_attn", width, 3 * width, bias, deviation),
         out_(parameters, name + ".c_proj", width, width, bias, out_deviation) {}

@@ -12,7 +12,8 @@ constexpr double kDeviation = 0.02;
 
 void check_config(const GptConfig& c) {
   auto positive = [](const char* name, int64_t value) {
-    if (value <= 0) throw InputError(std::string(name) + ": " + std::to_string(value) + " must be positive");
+    if (value <= 0)
+      throw InputError(std::string(name) + ": " + std::to_string(value) + " must be positive");
   };
   positive("n_layer", c.n_layer);
   positive("n_head", c.n_head);
@@ -20,10 +21,12 @@ void check_config(const GptConfig& c) {
   positive("block_size", c.block_size);
   positive("vocab_size", c.vocab_size);
   if (c.n_embd % c.n_head != 0) {
-    throw InputError("n_embd: " + std::to_string(c.n_embd) + " is not a multiple of n_head " + std::to_string(c.n_head));
+    throw InputError("n_embd: " + std::to_string(c.n_embd) + " is not a multiple of n_head " +
+                     std::to_string(c.n_head));
   }
   if (c.arch == Arch::modern && c.n_embd / c.n_head % 2 != 0) {
-    throw InputError("n_head: rotary positions need an even head size, not " + std::to_string(c.n_embd / c.n_head));
+    throw InputError("n_head: rotary positions need an even head size, not " +
+                     std::to_string(c.n_embd / c.n_head));
   }
 }
 
@@ -38,33 +41,44 @@ Norm norm_of(Arch arch) { return arch == Arch::gpt2 ? Norm::layer : Norm::rms; }
 
 Gpt::Gpt(const GptConfig& config, Parameters& parameters)
     : config_(checked(config)),
-      wte_(parameters.add("wte.weight", {config.vocab_size, config.n_embd}, Role::embedding, kDeviation)),
+      wte_(parameters.add("wte.weight", {config.vocab_size, config.n_embd}, Role::embedding,
+                          kDeviation)),
       wpe_(config.arch == Arch::gpt2
-               ? &parameters.add("wpe.weight", {config.block_size, config.n_embd}, Role::embedding, kDeviation)
+               ? &parameters.add("wpe.weight", {config.block_size, config.n_embd}, Role::embedding,
+                                 kDeviation)
                : nullptr),
-      norm_out_(parameters, "ln_f", norm_of(config.arch), config.n_embd, config.arch == Arch::gpt2 && config.bias) {
+      norm_out_(parameters, "ln_f", norm_of(config.arch), config.n_embd,
+                config.arch == Arch::gpt2 && config.bias) {
   bool modern = config.arch == Arch::modern, bias = !modern && config.bias;
   double out_deviation = modern ? 0 : kDeviation / std::sqrt(2.0 * double(config.n_layer));
   for (int64_t i = 0; i < config.n_layer; i++) {
     std::string name = "h." + std::to_string(i);
     blocks_.push_back(Block{
         NormLayer(parameters, name + ".ln_1", norm_of(config.arch), config.n_embd, bias),
-        Attention(parameters, name + ".attn", config.n_embd, config.n_head, bias, kDeviation, out_deviation),
+        Attention(parameters, name + ".attn", config.n_embd, config.n_head, bias, kDeviation,
+                  out_deviation),
         NormLayer(parameters, name + ".ln_2", norm_of(config.arch), config.n_embd, bias),
-        Mlp(parameters, name + ".mlp", config.n_embd, modern ? Unary::relu2 : Unary::gelu, bias, kDeviation, out_deviation),
+        Mlp(parameters, name + ".mlp", config.n_embd, modern ? Unary::relu2 : Unary::gelu, bias,
+            kDeviation, out_deviation),
     });
   }
-  if (modern) head_ = &parameters.add("lm_head.weight", {config.vocab_size, config.n_embd}, Role::head, kDeviation);
+  if (modern)
+    head_ = &parameters.add("lm_head.weight", {config.vocab_size, config.n_embd}, Role::head,
+                            kDeviation);
 }
 
 Var Gpt::hidden(const Tensor& tokens) const {
   check(tokens.shape().rank() == 2 && tokens.cols() <= config_.block_size, [&] {
-    return "gpt: tokens " + text(tokens) + " for a block size of " + std::to_string(config_.block_size);
+    return "gpt: tokens " + text(tokens) + " for a block size of " +
+           std::to_string(config_.block_size);
   });
   if (config_.arch == Arch::modern && !angles_) {
-    angles_ = rope_angles(config_.block_size, config_.n_embd / config_.n_head, wte_.var.value().dtype());
+    angles_ =
+        rope_angles(config_.block_size, config_.n_embd / config_.n_head, wte_.var.value().dtype());
   }
-  auto branch = [&](auto f, const Var& h) { return config_.checkpointing ? checkpoint(f, h) : f(h); };
+  auto branch = [&](auto f, const Var& h) {
+    return config_.checkpointing ? checkpoint(f, h) : f(h);
+  };
 
   Var x = embedding(tokens, wte_.var, wpe_ ? wpe_->var : Var());  // (B, T, C)
   Var h = blocks_[0].norm_attention(x);

@@ -1,8 +1,9 @@
 // nn/gpt.h - the GPT: GPT-2's architecture (Radford et al., 2019), or a modern one.
 //
-//            positions   norm        queries, keys        MLP       head     biases   projections start at
-//   gpt2     learned     layer norm  plain                GELU      tied     yes      N(0, 0.02/sqrt(2L))
-//   modern   rotary      RMS norm    RMS norm, rotated    ReLU^2    own      no       0
+//            positions   norm        queries, keys        MLP       head     biases   projections
+//            start at
+//   gpt2     learned     layer norm  plain                GELU      tied     yes      N(0,
+//   0.02/sqrt(2L)) modern   rotary      RMS norm    RMS norm, rotated    ReLU^2    own      no 0
 //
 //   x = wte[tokens] (+ wpe)      per layer:  x += attention(norm(x));  x += mlp(norm(x))
 //   loss = cross entropy of norm(x) W_head^T
@@ -56,8 +57,8 @@ class Gpt {
   const Parameter& head() const { return head_ ? *head_ : wte_; }
 
   GptConfig config_;
-  const Parameter& wte_;             // (V, C)
-  const Parameter* wpe_ = nullptr;   // (T, C)
+  const Parameter& wte_;            // (V, C)
+  const Parameter* wpe_ = nullptr;  // (T, C)
   std::deque<Block> blocks_;
   NormLayer norm_out_;
   const Parameter* head_ = nullptr;  // (V, C); the embedding itself where tied

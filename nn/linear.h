@@ -8,7 +8,8 @@ namespace murmur {
 
 class Linear {
  public:
-  Linear(Parameters& parameters, const std::string& name, int64_t in, int64_t out, bool bias, double deviation)
+  Linear(Parameters& parameters, const std::string& name, int64_t in, int64_t out, bool bias,
+         double deviation)
       : weight_(parameters.add(name + ".weight", {out, in}, Role::matrix, deviation)),
         bias_(bias ? &parameters.add(name + ".bias", {out}, Role::vector, 0) : nullptr) {}
 

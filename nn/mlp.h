@@ -7,8 +7,8 @@ namespace murmur {
 
 class Mlp {
  public:
-  Mlp(Parameters& parameters, const std::string& name, int64_t width, Unary activation, bool bias, double deviation,
-      double out_deviation)
+  Mlp(Parameters& parameters, const std::string& name, int64_t width, Unary activation, bool bias,
+      double deviation, double out_deviation)
       : activation_(activation),
         in_(parameters, name + ".c_fc", width, 4 * width, bias, deviation),
         out_(parameters, name + ".c_proj", 4 * width, width, bias, out_deviation) {}

@@ -9,7 +9,8 @@ struct Model {
   Parameters parameters;
   Gpt gpt;
 
-  Model(const GptConfig& config, uint64_t seed, DType activations = DType::f32, Device device = Device::cpu)
+  Model(const GptConfig& config, uint64_t seed, DType activations = DType::f32,
+        Device device = Device::cpu)
       : gpt(config, parameters) {
     parameters.allocate(seed, activations, device);
   }

@@ -15,7 +15,9 @@ class NormLayer {
 
   Var operator()(const Var& x) const { return norm(kind_, x, gain_.var, bias()); }
   // x + branch, and its norm.
-  SumAndNorm add(const Var& x, const Var& branch) const { return add_norm(kind_, x, branch, gain_.var, bias()); }
+  SumAndNorm add(const Var& x, const Var& branch) const {
+    return add_norm(kind_, x, branch, gain_.var, bias());
+  }
 
  private:
   Var bias() const { return bias_ ? bias_->var : Var(); }

@@ -19,18 +19,26 @@ uint64_t stream_of(const std::string& name) {
 
 const char* name_of(Role role) {
   switch (role) {
-    case Role::matrix: return "matrix";
-    case Role::embedding: return "embedding";
-    case Role::head: return "head";
-    case Role::vector: return "vector";
+    case Role::matrix:
+      return "matrix";
+    case Role::embedding:
+      return "embedding";
+    case Role::head:
+      return "head";
+    case Role::vector:
+      return "vector";
   }
   return "?";
 }
 
-Parameter& Parameters::add(std::string name, Shape shape, Role role, double deviation, double mean) {
+Parameter& Parameters::add(std::string name, Shape shape, Role role, double deviation,
+                           double mean) {
   check(banks_.empty(), "parameters: add() after allocate()");
-  for (const Parameter& p : parameters_) check(p.name != name, [&] { return "parameters: two are called '" + name + "'"; });
-  check(shape.rank() == (role == Role::vector ? 1 : 2), [&] { return "parameters: '" + name + "' is a " + name_of(role) + " of shape " + text(shape); });
+  for (const Parameter& p : parameters_)
+    check(p.name != name, [&] { return "parameters: two are called '" + name + "'"; });
+  check(shape.rank() == (role == Role::vector ? 1 : 2), [&] {
+    return "parameters: '" + name + "' is a " + name_of(role) + " of shape " + text(shape);
+  });
   parameters_.push_back({std::move(name), shape, role, mean, deviation, 0, {}});
   return parameters_.back();
 }
@@ -40,12 +48,15 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device) {
   DType truth = compute_type(activations);
   std::vector<Parameter*> order;
   for (Parameter& p : parameters_) order.push_back(&p);
-  auto key = [](const Parameter* p) { return std::tuple(p->role, p->shape.rows(), p->shape.cols()); };
+  auto key = [](const Parameter* p) {
+    return std::tuple(p->role, p->shape.rows(), p->shape.cols());
+  };
   std::stable_sort(order.begin(), order.end(), [&](auto* a, auto* b) { return key(a) < key(b); });
 
   int64_t size = 0;
   for (size_t i = 0; i < order.size(); i++) {
-    if (i == 0 || key(order[i]) != key(order[i - 1])) size = (size + kAlignment - 1) / kAlignment * kAlignment;
+    if (i == 0 || key(order[i]) != key(order[i - 1]))
+      size = (size + kAlignment - 1) / kAlignment * kAlignment;
     order[i]->offset = size;
     size += order[i]->shape.numel();
   }
@@ -57,10 +68,14 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device) {
     size_t end = i;
     while (end < order.size() && key(order[end]) == key(order[i])) end++;
     const Parameter& first = *order[i];
-    Bank bank{"", first.role, int64_t(end - i), first.shape.rows(), first.shape.cols(), {}, {}, {}, {}};
-    bank.name = std::string(name_of(bank.role)) + " " + std::to_string(bank.rows) + "x" + std::to_string(bank.cols);
+    Bank bank{"", first.role, int64_t(end - i), first.shape.rows(), first.shape.cols(), {}, {},
+              {}, {}};
+    bank.name = std::string(name_of(bank.role)) + " " + std::to_string(bank.rows) + "x" +
+                std::to_string(bank.cols);
     Shape shape{bank.count, bank.rows, bank.cols};
-    auto view = [&](const Tensor& flat) { return flat.slice(first.offset, first.offset + shape.numel()).view(shape); };
+    auto view = [&](const Tensor& flat) {
+      return flat.slice(first.offset, first.offset + shape.numel()).view(shape);
+    };
     bank.value = view(values_);
     bank.gradient = view(gradients_);
     if (shadow_) bank.shadow = view(shadow_);
@@ -76,7 +91,8 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device) {
       engine(device).random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
     }
     bool shadowed = shadow_ && p.role != Role::vector;  // gains and biases stay in fp32
-    Tensor used = shadowed ? shadow_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape) : value;
+    Tensor used =
+        shadowed ? shadow_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape) : value;
     p.var = Var::leaf(used, gradient(p));
   }
   refresh_shadow();

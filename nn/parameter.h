@@ -13,7 +13,8 @@
 
 namespace murmur {
 
-// What a weight is for. Optimizers are chosen by role (optim/router.h), never by counting dimensions.
+// What a weight is for. Optimizers are chosen by role (optim/router.h), never by counting
+// dimensions.
 enum class Role : uint8_t { matrix, embedding, head, vector };
 constexpr Role kRoles[] = {Role::matrix, Role::embedding, Role::head, Role::vector};
 const char* name_of(Role role);
@@ -54,8 +55,12 @@ class Parameters {
 
   Tensor& values() { return values_; }
   Tensor& gradients() { return gradients_; }
-  Tensor value(const Parameter& p) const { return values_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape); }
-  Tensor gradient(const Parameter& p) const { return gradients_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape); }
+  Tensor value(const Parameter& p) const {
+    return values_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape);
+  }
+  Tensor gradient(const Parameter& p) const {
+    return gradients_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape);
+  }
 
   void begin_gradients();  // the next contribution to each gradient writes instead of adding
   void end_gradients();    // zeroes the gradients of parameters nothing reached

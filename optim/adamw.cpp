@@ -1,4 +1,5 @@
-// optim/adamw.cpp - Adam (Kingma & Ba, 2014) with decoupled weight decay (Loshchilov & Hutter, 2017).
+// optim/adamw.cpp - Adam (Kingma & Ba, 2014) with decoupled weight decay (Loshchilov & Hutter,
+// 2017).
 //
 //   m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
 //   d = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
@@ -26,9 +27,11 @@ class AdamW final : public Optimizer {
     Shape shape{bank.count, bank.rows, bank.cols};
     return {{"m", shape}, {"v", shape}};
   }
-  void direction(const Bank&, const Tensor& gradient, State& state, int64_t step, Tensor& d) const override {
-    engine(gradient.device()).adam(gradient, state["m"], state["v"], d, beta1_, beta2_,
-                                   1 - std::pow(beta1_, double(step)), 1 - std::pow(beta2_, double(step)), eps_);
+  void direction(const Bank&, const Tensor& gradient, State& state, int64_t step,
+                 Tensor& d) const override {
+    engine(gradient.device())
+        .adam(gradient, state["m"], state["v"], d, beta1_, beta2_,
+              1 - std::pow(beta1_, double(step)), 1 - std::pow(beta2_, double(step)), eps_);
   }
 
  private:

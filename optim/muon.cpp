@@ -27,7 +27,8 @@ class Muon final : public Optimizer {
   std::vector<StateShape> state(const Bank& bank) const override {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
-  void direction(const Bank& bank, const Tensor& gradient, State& state, int64_t, Tensor& d) const override {
+  void direction(const Bank& bank, const Tensor& gradient, State& state, int64_t,
+                 Tensor& d) const override {
     const Engine& e = engine(gradient.device());
     Tensor& m = state["momentum"];
     e.lerp(1 - momentum_, gradient, m);

@@ -1,8 +1,8 @@
 // optim/optimizer.h - an optimizer answers one question: which direction?
 //
-// It sees one bank at a time: the gradient, const, and its own state, which is named tensors. Clipping,
-// learning rate, decay and the step itself happen in update.cpp, in the same way for all. An optimizer
-// is one file in this folder and one line in optimizers.def.
+// It sees one bank at a time: the gradient, const, and its own state, which is named tensors.
+// Clipping, learning rate, decay and the step itself happen in update.cpp, in the same way for all.
+// An optimizer is one file in this folder and one line in optimizers.def.
 #pragma once
 
 #include <map>
@@ -36,8 +36,8 @@ class Optimizer {
   virtual bool matrices_only() const { return false; }
   // Zero-initialised tensors it wants to keep per bank.
   virtual std::vector<StateShape> state(const Bank& bank) const = 0;
-  // Writes the direction d of W <- (1 - lr decay) W - lr d. All three have the bank's shape, or, for
-  // an elementwise optimizer, the shape of a slice. `step` counts from 1.
+  // Writes the direction d of W <- (1 - lr decay) W - lr d. All three have the bank's shape, or,
+  // for an elementwise optimizer, the shape of a slice. `step` counts from 1.
   virtual void direction(const Bank& bank, const Tensor& gradient, State& state, int64_t step,
                          Tensor& direction) const = 0;
 

@@ -1,8 +1,9 @@
 // optim/option.cpp - settings from text and to text.
+#include "optim/option.h"
+
 #include <algorithm>
 #include <charconv>
 
-#include "optim/option.h"
 #include "tensor/check.h"
 #include "tensor/nearest.h"
 
@@ -28,12 +29,14 @@ std::string assign(const Option& option, const std::string& text) {
   if (auto* number = std::get_if<double*>(&option.value)) {
     double v = 0;
     if (!parse(text, v)) return "a number";
-    if (!(v >= option.low && v <= option.high)) return "a number from " + shortest(option.low) + " to " + shortest(option.high);
+    if (!(v >= option.low && v <= option.high))
+      return "a number from " + shortest(option.low) + " to " + shortest(option.high);
     **number = v;
   } else if (auto* count = std::get_if<int64_t*>(&option.value)) {
     int64_t v = 0;
     if (!parse(text, v)) return "a whole number";
-    if (!(double(v) >= option.low && double(v) <= option.high)) return "a whole number from " + shortest(option.low) + " to " + shortest(option.high);
+    if (!(double(v) >= option.low && double(v) <= option.high))
+      return "a whole number from " + shortest(option.low) + " to " + shortest(option.high);
     **count = v;
   } else if (auto* flag = std::get_if<bool*>(&option.value)) {
     if (text != "true" && text != "false") return "true or false";
@@ -52,8 +55,8 @@ std::string assign(const Option& option, const std::string& text) {
 
 }  // namespace
 
-void set_option(const std::vector<Option>& options, const std::string& prefix, const std::string& name,
-                const std::string& text) {
+void set_option(const std::vector<Option>& options, const std::string& prefix,
+                const std::string& name, const std::string& text) {
   std::vector<std::string> names;
   for (const Option& option : options) {
     names.push_back(option.name);
@@ -62,7 +65,8 @@ void set_option(const std::vector<Option>& options, const std::string& prefix, c
     if (!wanted.empty()) throw InputError(prefix + name + ": '" + text + "' is not " + wanted);
     return;
   }
-  throw InputError(prefix + name + ": no such setting; did you mean '" + prefix + nearest(name, names) + "'?");
+  throw InputError(prefix + name + ": no such setting; did you mean '" + prefix +
+                   nearest(name, names) + "'?");
 }
 
 std::string option_text(const Option& option) {

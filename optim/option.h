@@ -1,5 +1,5 @@
-// optim/option.h - a setting with a name, listed once: flags, configuration files, help, documentation
-// and checks of range and kind all follow from it.
+// optim/option.h - a setting with a name, listed once: flags, configuration files, help,
+// documentation and checks of range and kind all follow from it.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,11 @@ struct Option {
 
 // Sets the option `prefix + name` from text. InputError for an unknown name (naming the nearest
 // one), a value of the wrong kind, out of range, or not among the choices.
-void set_option(const std::vector<Option>& options, const std::string& prefix, const std::string& name,
-                const std::string& text);
+void set_option(const std::vector<Option>& options, const std::string& prefix,
+                const std::string& name, const std::string& text);
 
 std::string option_text(const Option& option);  // the current value, exact
-std::string option_kind(const Option& option);  // "number", "whole number", "true|false", "a|b|c", "text"
+std::string option_kind(
+    const Option& option);  // "number", "whole number", "true|false", "a|b|c", "text"
 
 }  // namespace murmur

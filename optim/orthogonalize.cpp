@@ -21,12 +21,14 @@ void normalize(Tensor& bank, double eps) {
 
 void newton_schulz(Tensor& x, int steps, double eps) {
   constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
-  check(x.shape().rank() == 3, [&] { return "newton_schulz: " + text(x) + " is no bank (K, m, n)"; });
+  check(x.shape().rank() == 3,
+        [&] { return "newton_schulz: " + text(x) + " is no bank (K, m, n)"; });
   const Engine& e = engine(x.device());
   bool tall = x.shape()[1] > x.shape()[2];
   int64_t count = x.shape()[0], small = std::min(x.shape()[1], x.shape()[2]);
   normalize(x, eps);
-  Tensor gram({count, small, small}, x.dtype(), x.device()), poly(gram.shape(), x.dtype(), x.device());
+  Tensor gram({count, small, small}, x.dtype(), x.device()),
+      poly(gram.shape(), x.dtype(), x.device());
   Tensor next(x.shape(), x.dtype(), x.device());
   for (int step = 0; step < steps; step++) {
     e.matmul(x, x, {gram}, {.transpose_a = tall, .transpose_b = !tall});  // (K, small, small)

@@ -10,8 +10,8 @@ namespace murmur {
 //   X <- X / (|X|_F + eps)
 //   five times:  A = X X^T;  X <- a X + (b A + c A A) X     (a, b, c) = (3.4445, -4.7750, 2.0315)
 //
-// on the smaller side: tall matrices use A = X^T X and multiply from the right. Singular values end in
-// about [0.68, 1.14] (Jordan et al., 2024). A zero matrix stays zero.
+// on the smaller side: tall matrices use A = X^T X and multiply from the right. Singular values end
+// in about [0.68, 1.14] (Jordan et al., 2024). A zero matrix stays zero.
 void newton_schulz(Tensor& bank, int steps = 5, double eps = 1e-7);
 
 }  // namespace murmur

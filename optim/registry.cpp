@@ -25,12 +25,14 @@ std::unique_ptr<Optimizer> make_optimizer(const std::string& name) {
     if (entry.name == name) return entry.make();
     names.push_back(entry.name);
   }
-  throw InputError("optimizer: there is no '" + name + "'; did you mean '" + nearest(name, names) + "'?");
+  throw InputError("optimizer: there is no '" + name + "'; did you mean '" + nearest(name, names) +
+                   "'?");
 }
 
 std::vector<Option> all_options(Optimizer& optimizer) {
-  std::vector<Option> all = {{"lr", &optimizer.learning_rate, "peak learning rate", 0, 1e3},
-                             {"weight_decay", &optimizer.weight_decay, "decoupled weight decay", 0, 1e3}};
+  std::vector<Option> all = {
+      {"lr", &optimizer.learning_rate, "peak learning rate", 0, 1e3},
+      {"weight_decay", &optimizer.weight_decay, "decoupled weight decay", 0, 1e3}};
   for (Option& option : optimizer.options()) all.push_back(std::move(option));
   return all;
 }

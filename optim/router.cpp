@@ -14,7 +14,8 @@ std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimiz
   return routes;
 }
 
-std::vector<const Route*> assign_routes(const std::vector<Route>& routes, const std::vector<Bank>& banks) {
+std::vector<const Route*> assign_routes(const std::vector<Route>& routes,
+                                        const std::vector<Bank>& banks) {
   std::vector<const Route*> assigned;
   for (const Bank& bank : banks) {
     const Route* found = nullptr;
@@ -22,17 +23,21 @@ std::vector<const Route*> assign_routes(const std::vector<Route>& routes, const 
     for (const Route& route : routes) {
       if (route.role != bank.role) continue;
       if (found) {
-        throw InputError(fmt::format("routing: parameter '{}' ({}) has two optimizers: {}, {}; give the role one row",
-                                     first, name_of(bank.role), found->use.name, route.use.name));
+        throw InputError(fmt::format(
+            "routing: parameter '{}' ({}) has two optimizers: {}, {}; give the role one row", first,
+            name_of(bank.role), found->use.name, route.use.name));
       }
       found = &route;
     }
     if (!found) {
-      throw InputError(fmt::format("routing: parameter '{}' ({}) has no optimizer; give the role a row", first, name_of(bank.role)));
+      throw InputError(
+          fmt::format("routing: parameter '{}' ({}) has no optimizer; give the role a row", first,
+                      name_of(bank.role)));
     }
     if (found->use.optimizer->matrices_only() && bank.role != Role::matrix) {
-      throw InputError(fmt::format("routing: parameter '{}' ({}) cannot go to {}, which is for matrices only; use adamw",
-                                   first, name_of(bank.role), found->use.name));
+      throw InputError(fmt::format(
+          "routing: parameter '{}' ({}) cannot go to {}, which is for matrices only; use adamw",
+          first, name_of(bank.role), found->use.name));
     }
     assigned.push_back(found);
   }
@@ -41,12 +46,15 @@ std::vector<const Route*> assign_routes(const std::vector<Route>& routes, const 
 
 std::string routing_table(const std::vector<Route>& routes, const std::vector<Bank>& banks) {
   std::vector<const Route*> assigned = assign_routes(routes, banks);
-  std::string table = fmt::format("{:<22} {:>5} {:>11}  {:<10} {:>9} {:>7}\n", "bank", "count", "parameters", "optimizer", "lr", "decay");
+  std::string table = fmt::format("{:<22} {:>5} {:>11}  {:<10} {:>9} {:>7}\n", "bank", "count",
+                                  "parameters", "optimizer", "lr", "decay");
   for (size_t i = 0; i < banks.size(); i++) {
     const Bank& bank = banks[i];
     const Optimizer& o = *assigned[i]->use.optimizer;
-    table += fmt::format("{:<22} {:>5} {:>11}  {:<10} {:>9.3g} {:>7.3g}\n", bank.name, bank.count, bank.count * bank.rows * bank.cols,
-                         assigned[i]->use.name, o.learning_rate * assigned[i]->lr_scale, assigned[i]->decay ? o.weight_decay : 0.0);
+    table += fmt::format("{:<22} {:>5} {:>11}  {:<10} {:>9.3g} {:>7.3g}\n", bank.name, bank.count,
+                         bank.count * bank.rows * bank.cols, assigned[i]->use.name,
+                         o.learning_rate * assigned[i]->lr_scale,
+                         assigned[i]->decay ? o.weight_decay : 0.0);
   }
   return table;
 }

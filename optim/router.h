@@ -29,7 +29,8 @@ std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimiz
 
 // The route of every bank, in order. InputError where a parameter has none or two, or a role its
 // optimizer does not take.
-std::vector<const Route*> assign_routes(const std::vector<Route>& routes, const std::vector<Bank>& banks);
+std::vector<const Route*> assign_routes(const std::vector<Route>& routes,
+                                        const std::vector<Bank>& banks);
 
 // The table a run prints at its start.
 std::string routing_table(const std::vector<Route>& routes, const std::vector<Bank>& banks);

@@ -18,8 +18,10 @@ struct ShapeScale {
 inline const std::vector<ShapeScale>& shape_scales() {
   static const std::vector<ShapeScale> list = {
       {"none", "1", [](double, double) { return 1.0; }},
-      {"original", "sqrt(max(1, m/n)) (Jordan)", [](double m, double n) { return std::sqrt(std::max(1.0, m / n)); }},
-      {"spectral", "sqrt(m/n): RMS-to-RMS operator norm 1 (Dion)", [](double m, double n) { return std::sqrt(m / n); }},
+      {"original", "sqrt(max(1, m/n)) (Jordan)",
+       [](double m, double n) { return std::sqrt(std::max(1.0, m / n)); }},
+      {"spectral", "sqrt(m/n): RMS-to-RMS operator norm 1 (Dion)",
+       [](double m, double n) { return std::sqrt(m / n); }},
       {"match_rms_adamw", "0.2 sqrt(max(m, n)): root mean square 0.2 (Moonlight)",
        [](double m, double n) { return 0.2 * std::sqrt(std::max(m, n)); }},
   };

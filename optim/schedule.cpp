@@ -12,7 +12,8 @@ namespace {
 
 // How far through [begin, end] a step is, in [0, 1].
 double progress(double step, double begin, double end) {
-  return end <= begin ? (step > begin ? 1.0 : 0.0) : std::clamp((step - begin) / (end - begin), 0.0, 1.0);
+  return end <= begin ? (step > begin ? 1.0 : 0.0)
+                      : std::clamp((step - begin) / (end - begin), 0.0, 1.0);
 }
 
 double constant_factor(const Schedule&, int64_t) { return 1; }
@@ -41,10 +42,12 @@ const std::vector<ScheduleEntry>& schedule_list() {
 double Schedule::factor(int64_t step) const {
   std::vector<std::string> names;
   for (const ScheduleEntry& entry : schedule_list()) {
-    if (entry.name == name) return step <= warmup ? double(step) / double(warmup) : entry.factor(*this, step);
+    if (entry.name == name)
+      return step <= warmup ? double(step) / double(warmup) : entry.factor(*this, step);
     names.push_back(entry.name);
   }
-  throw InputError("schedule: there is no '" + name + "'; did you mean '" + nearest(name, names) + "'?");
+  throw InputError("schedule: there is no '" + name + "'; did you mean '" + nearest(name, names) +
+                   "'?");
 }
 
 }  // namespace murmur

@@ -11,13 +11,15 @@ class Sgd final : public Optimizer {
   Sgd() { learning_rate = 0.1; }
 
   std::vector<Option> options() override {
-    return {{"momentum", &momentum_, "mu", 0, 1}, {"nesterov", &nesterov_, "look ahead by one step"}};
+    return {{"momentum", &momentum_, "mu", 0, 1},
+            {"nesterov", &nesterov_, "look ahead by one step"}};
   }
   bool elementwise() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
-  void direction(const Bank&, const Tensor& gradient, State& state, int64_t, Tensor& d) const override {
+  void direction(const Bank&, const Tensor& gradient, State& state, int64_t,
+                 Tensor& d) const override {
     const Engine& e = engine(gradient.device());
     Tensor& m = state["momentum"];
     e.scale(momentum_, m, {m});

@@ -8,7 +8,8 @@
 namespace murmur {
 namespace {
 
-// Elements of a slice: gradient, two states, weights and direction together fit a core's second cache.
+// Elements of a slice: gradient, two states, weights and direction together fit a core's second
+// cache.
 constexpr int64_t kSlice = 32768;
 
 [[noreturn]] void report_not_finite(Parameters& parameters, int64_t step) {
@@ -19,7 +20,8 @@ constexpr int64_t kSlice = 32768;
                   "' is not finite; lower the learning rate or clip the gradient");
     }
   }
-  throw Error("step " + std::to_string(step) + ": the gradient norm overflows; lower the learning rate");
+  throw Error("step " + std::to_string(step) +
+              ": the gradient norm overflows; lower the learning rate");
 }
 
 }  // namespace
@@ -31,7 +33,9 @@ Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_no
     const Bank& bank = parameters.banks()[i];
     State state;
     for (const StateShape& s : assigned_[i]->use.optimizer->state(bank)) {
-      check(s.shape.rank() > 0 && s.shape[0] == bank.count, [&] { return "optimizer state '" + s.name + "' does not start with the bank's count"; });
+      check(s.shape.rank() > 0 && s.shape[0] == bank.count, [&] {
+        return "optimizer state '" + s.name + "' does not start with the bank's count";
+      });
       state[s.name] = Tensor::zeros(s.shape, bank.value.dtype(), bank.value.device());
     }
     states_.push_back(std::move(state));
@@ -48,7 +52,8 @@ UpdateResult Update::step(int64_t step, double schedule_factor) {
     const Optimizer& optimizer = *route.use.optimizer;
     double lr = optimizer.learning_rate * route.lr_scale * schedule_factor;
     double keep = 1 - lr * (route.decay ? optimizer.weight_decay : 0);
-    optimizer.elementwise() ? step_slices(i, step, gradient_scale, lr, keep) : step_whole(i, step, gradient_scale, lr, keep);
+    optimizer.elementwise() ? step_slices(i, step, gradient_scale, lr, keep)
+                            : step_whole(i, step, gradient_scale, lr, keep);
   }
   return {norm};
 }
@@ -56,7 +61,8 @@ UpdateResult Update::step(int64_t step, double schedule_factor) {
 void Update::step_whole(size_t i, int64_t step, double gradient_scale, double lr, double keep) {
   Bank& bank = parameters_.banks()[i];
   const Engine& e = engine(bank.value.device());
-  Tensor gradient = bank.gradient, direction(bank.value.shape(), bank.value.dtype(), bank.value.device());
+  Tensor gradient = bank.gradient,
+         direction(bank.value.shape(), bank.value.dtype(), bank.value.device());
   if (gradient_scale != 1) {
     gradient = Tensor(bank.value.shape(), bank.value.dtype(), bank.value.device());
     e.scale(gradient_scale, bank.gradient, {gradient});
@@ -66,20 +72,23 @@ void Update::step_whole(size_t i, int64_t step, double gradient_scale, double lr
   if (bank.shadow) e.copy(bank.value, bank.shadow);
 }
 
-// Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow each
-// other while it is in the cache, so the direction never travels to memory and back.
+// Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow
+// each other while it is in the cache, so the direction never travels to memory and back.
 void Update::step_slices(size_t i, int64_t step, double gradient_scale, double lr, double keep) {
   Bank& bank = parameters_.banks()[i];
   const Engine& e = engine(bank.value.device());
   int64_t n = bank.value.numel(), slices = (n + kSlice - 1) / kSlice;
-  Tensor scratch({omp_get_max_threads(), 2, std::min(n, kSlice)}, bank.value.dtype(), bank.value.device());
+  Tensor scratch({omp_get_max_threads(), 2, std::min(n, kSlice)}, bank.value.dtype(),
+                 bank.value.device());
   auto flat = [&](const Tensor& x) { return x.view({n}); };
 #pragma omp parallel for schedule(static)
   for (int64_t slice = 0; slice < slices; slice++) {
     int64_t begin = slice * kSlice, end = std::min(n, begin + kSlice);
-    Tensor buffers = scratch.slice(omp_get_thread_num(), omp_get_thread_num() + 1).view({2 * scratch.cols()});
+    Tensor buffers =
+        scratch.slice(omp_get_thread_num(), omp_get_thread_num() + 1).view({2 * scratch.cols()});
     Tensor direction = buffers.slice(0, end - begin);
-    Tensor gradient = flat(bank.gradient).slice(begin, end), value = flat(bank.value).slice(begin, end);
+    Tensor gradient = flat(bank.gradient).slice(begin, end),
+           value = flat(bank.value).slice(begin, end);
     if (gradient_scale != 1) {
       Tensor scaled = buffers.slice(scratch.cols(), scratch.cols() + end - begin);
       e.scale(gradient_scale, gradient, {scaled});

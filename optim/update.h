@@ -22,8 +22,8 @@ class Update {
   // `step` counts from 1. A gradient that is not finite is an Error that names the parameter.
   UpdateResult step(int64_t step, double schedule_factor);
 
-  // The state as one named tensor per parameter, "h.0.attn.c_attn.weight.m", views of the state itself:
-  // for saving, restoring and counting.
+  // The state as one named tensor per parameter, "h.0.attn.c_attn.weight.m", views of the state
+  // itself: for saving, restoring and counting.
   struct NamedState {
     std::string name;
     Tensor tensor;

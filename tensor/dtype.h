@@ -21,15 +21,20 @@ constexpr size_t size_of(DType dtype) {
 
 constexpr const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "fp32";
-    case DType::f64: return "fp64";
-    case DType::bf16: return "bf16";
-    case DType::i32: return "int32";
+    case DType::f32:
+      return "fp32";
+    case DType::f64:
+      return "fp64";
+    case DType::bf16:
+      return "bf16";
+    case DType::i32:
+      return "int32";
   }
   return "?";
 }
 
-// The upper half of a float. Rounds to nearest even and keeps NaN, bit for bit as the hardware does.
+// The upper half of a float. Rounds to nearest even and keeps NaN, bit for bit as the hardware
+// does.
 struct bf16 {
   uint16_t bits = 0;
 

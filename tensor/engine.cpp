@@ -14,7 +14,9 @@ const Engine& engine(Device device) {
   if (const Engine* other = replaced[int(device)]) return *other;
   if (device == Device::cpu) return cpu_engine();
   const Engine* cuda = cuda_engine();
-  if (!cuda) throw InputError("device: no CUDA engine here (built without it, or no GPU found); use --device cpu");
+  if (!cuda)
+    throw InputError(
+        "device: no CUDA engine here (built without it, or no GPU found); use --device cpu");
   return *cuda;
 }
 

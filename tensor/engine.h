@@ -60,8 +60,8 @@ class Engine {
   // b has a's shape, or the shape of a's last dimensions: it is then repeated over the first ones.
   virtual void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const = 0;
   // Gradient to the left or the right operand, as if b had a's shape.
-  virtual void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
-                            Into d) const = 0;
+  virtual void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b,
+                            const Tensor& dy, Into d) const = 0;
   // y (+)= alpha x
   virtual void scale(double alpha, const Tensor& x, Into y) const = 0;
   // y <- (1 - t) y + t x: one step of an exponential moving average
@@ -83,8 +83,9 @@ class Engine {
   // sum = x + residual and y = norm(sum); without residual, y = norm(x). statistics: (N, 2).
   virtual void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
                     const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const = 0;
-  virtual void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
-                             const Tensor& dy, Into dx, Into dgain, Into dbias) const = 0;
+  virtual void norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
+                             const Tensor& statistics, const Tensor& dy, Into dx, Into dgain,
+                             Into dbias) const = 0;
   // Row losses of logits (N, V) against targets (N); logits become softmax - onehot when asked.
   virtual void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
                              bool to_gradient) const = 0;
@@ -101,14 +102,15 @@ class Engine {
   virtual void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const = 0;
   // Causal attention over packed qkv (B, T, 3 H D) -> y (B, T, H D), log-sum-exp (B, H, T).
   virtual void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const = 0;
-  virtual void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
-                                  const Tensor& dy, Into dqkv) const = 0;
+  virtual void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
+                                  const Tensor& lse, const Tensor& dy, Into dqkv) const = 0;
   // y[b, t] = table[tokens[b, t]] (+ positions[t])
   virtual void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
                       Tensor& y) const = 0;
   virtual void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const = 0;
   // Counter-based: element i is a pure function of (seed, stream, i), on any device.
-  virtual void random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) const = 0;
+  virtual void random_uniform(uint64_t seed, uint64_t stream, double low, double high,
+                              Tensor& x) const = 0;
   virtual void random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
                              Tensor& x) const = 0;
 };

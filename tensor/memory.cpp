@@ -25,7 +25,9 @@ Pool& pool(Device device) {
   return pools[int(device)];
 }
 
-size_t rounded(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment + (bytes == 0) * kAlignment; }
+size_t rounded(size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment + (bytes == 0) * kAlignment;
+}
 
 }  // namespace
 
@@ -40,8 +42,8 @@ Storage::Storage(size_t wanted, Device on) : bytes(rounded(wanted)), device(on) 
   } else {
     data = engine(device).allocate(bytes);
     check(data != nullptr, [&] {
-      return "memory: cannot allocate " + std::to_string(bytes) + " bytes on " + name_of(device) + " (" +
-             std::to_string(p.stats.bytes_in_use) + " in use); use a smaller batch or model";
+      return "memory: cannot allocate " + std::to_string(bytes) + " bytes on " + name_of(device) +
+             " (" + std::to_string(p.stats.bytes_in_use) + " in use); use a smaller batch or model";
     });
     p.stats.system_allocations++;
   }

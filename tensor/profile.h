@@ -14,8 +14,8 @@ struct OpTime {
   int64_t calls = 0;
 };
 
-// Between construction and destruction every call of the device's engine is timed, except calls from
-// inside a parallel region (slices of an update), which would be counted several times.
+// Between construction and destruction every call of the device's engine is timed, except calls
+// from inside a parallel region (slices of an update), which would be counted several times.
 class Profile {
  public:
   explicit Profile(Device device);

@@ -30,10 +30,11 @@ Tensor Tensor::of(const std::vector<double>& values, Shape shape, DType dtype) {
 }
 
 Tensor Tensor::view(Shape shape) const {
-  check(contiguous(), [&] { return "view: rows of " + text(*this) + " do not touch; copy it first"; });
+  check(contiguous(),
+        [&] { return "view: rows of " + text(*this) + " do not touch; copy it first"; });
   check(shape.numel() == numel(), [&] {
-    return "view: " + text(shape_) + " as " + text(shape) + ": " + std::to_string(numel()) + " elements against " +
-           std::to_string(shape.numel());
+    return "view: " + text(shape_) + " as " + text(shape) + ": " + std::to_string(numel()) +
+           " elements against " + std::to_string(shape.numel());
   });
   Tensor x = *this;
   x.shape_ = shape;
@@ -55,7 +56,8 @@ Tensor Tensor::slice(int64_t begin, int64_t end) const {
 
 Tensor Tensor::columns(int64_t begin, int64_t end) const {
   check(shape_.rank() > 0 && 0 <= begin && begin <= end && end <= cols(), [&] {
-    return "columns: [" + std::to_string(begin) + ", " + std::to_string(end) + ") of " + text(shape_);
+    return "columns: [" + std::to_string(begin) + ", " + std::to_string(end) + ") of " +
+           text(shape_);
   });
   Tensor x = *this;
   x.shape_[-1] = end - begin;

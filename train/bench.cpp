@@ -19,7 +19,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 double now_ms() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::milli>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 double median(std::vector<double> values) {
@@ -111,7 +113,8 @@ std::string bench_step(const Config& config, int64_t steps) {
   for (int i = 0; i < 3; i++) step();
   std::vector<std::pair<std::string, OpTime>> rows(profile.times().begin(), profile.times().end());
   std::sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.second.ms > b.second.ms; });
-  for (auto& [name, time] : rows) result["ops"].push_back({{"name", name}, {"ms", time.ms / 3}, {"calls", time.calls / 3}});
+  for (auto& [name, time] : rows)
+    result["ops"].push_back({{"name", name}, {"ms", time.ms / 3}, {"calls", time.calls / 3}});
   return result.dump(1) + "\n";
 }
 
@@ -124,7 +127,8 @@ std::string bench_ops(const Config& config) {
   engine(Device::cpu).random_uniform(1, 0, 0.5, 1.5, a);
   engine(Device::cpu).random_uniform(1, 1, 0.5, 1.5, b);
   // forward: reads `inputs` tensors and writes one; backward as the tape runs it, with the forward.
-  auto row = [&](const char* name, int inputs, const std::function<Var(const Var&, const Var&)>& f) {
+  auto row = [&](const char* name, int inputs,
+                 const std::function<Var(const Var&, const Var&)>& f) {
     Var x = Var::leaf(a), y = inputs == 2 ? Var::leaf(b) : Var(b);
     double forward = time_of([&] { f(Var(a), Var(b)); });
     double both = time_of([&] {
@@ -134,10 +138,15 @@ std::string bench_ops(const Config& config) {
       Var out = f(x, y);
       tape.backward(out, b);
     });
-    result.push_back({{"name", name}, {"forward_ms", forward}, {"forward_gb_s", bytes * (inputs + 1) / forward * 1e-6}, {"forward_backward_ms", both}});
+    result.push_back({{"name", name},
+                      {"forward_ms", forward},
+                      {"forward_gb_s", bytes * (inputs + 1) / forward * 1e-6},
+                      {"forward_backward_ms", both}});
   };
-#define UNARY(name, Functor, low, high, summary) row(#name, 1, [](const Var& x, const Var&) { return name(x); });
-#define BINARY(name, Functor, low, high, summary) row(#name, 2, [](const Var& x, const Var& y) { return name(x, y); });
+#define UNARY(name, Functor, low, high, summary) \
+  row(#name, 1, [](const Var& x, const Var&) { return name(x); });
+#define BINARY(name, Functor, low, high, summary) \
+  row(#name, 2, [](const Var& x, const Var& y) { return name(x, y); });
 #define FUNCTION(name, summary)
 #include "tensor/ops/ops.def"
 #undef UNARY

@@ -21,7 +21,9 @@ std::vector<std::string> names_of(const List& list) {
   return names;
 }
 
-bool starts_with(const std::string& text, const std::string& prefix) { return text.rfind(prefix, 0) == 0; }
+bool starts_with(const std::string& text, const std::string& prefix) {
+  return text.rfind(prefix, 0) == 0;
+}
 
 void apply_preset(Config& c, const std::string& name) {
   for (const Preset& p : preset_list()) {
@@ -34,13 +36,16 @@ void apply_preset(Config& c, const std::string& name) {
     c.vocab_size = p.vocab_size;
     return;
   }
-  throw InputError("preset: there is no '" + name + "'; did you mean '" + nearest(name, names_of(preset_list())) + "'?");
+  throw InputError("preset: there is no '" + name + "'; did you mean '" +
+                   nearest(name, names_of(preset_list())) + "'?");
 }
 
 // One optimizer with its settings; `owner` is "optimizer" or "auxiliary".
-NamedOptimizer configured(const std::string& owner, const std::string& name, const std::map<std::string, std::string>& settings) {
+NamedOptimizer configured(const std::string& owner, const std::string& name,
+                          const std::map<std::string, std::string>& settings) {
   std::shared_ptr<Optimizer> optimizer = make_optimizer(name);
-  for (const auto& [key, value] : settings) set_option(all_options(*optimizer), owner + ".", key, value);
+  for (const auto& [key, value] : settings)
+    set_option(all_options(*optimizer), owner + ".", key, value);
   return {name, optimizer};
 }
 
@@ -58,43 +63,59 @@ std::vector<Option> Config::options() {
   constexpr double kMany = 1e15;
   return {
       {"preset", &preset, "model and batch shape to start from", 0, 0, names_of(preset_list())},
-      {"arch", &arch, "gpt2: learned positions, LayerNorm, GELU, tied head; modern: RoPE, RMSNorm, QK-norm, ReLU^2, untied", 0, 0, {"gpt2", "modern"}},
+      {"arch",
+       &arch,
+       "gpt2: learned positions, LayerNorm, GELU, tied head; modern: RoPE, RMSNorm, QK-norm, "
+       "ReLU^2, untied",
+       0,
+       0,
+       {"gpt2", "modern"}},
       {"n_layer", &n_layer, "layers", 1, 1000},
       {"n_head", &n_head, "attention heads", 1, 1000},
       {"n_embd", &n_embd, "width", 1, 65536},
       {"block_size", &block_size, "tokens a sequence (context length)", 1, 1 << 20},
       {"vocab_size", &vocab_size, "rows of the embedding; 0: as many as the data needs", 0, 65536},
       {"bias", &bias, "biases in gpt2's linear and norm layers"},
-      {"checkpointing", &checkpointing, "compute activations again in backward instead of keeping them"},
+      {"checkpointing", &checkpointing,
+       "compute activations again in backward instead of keeping them"},
       {"data", &data, "folder made by `murmur data prepare`"},
       {"out", &out, "run folder: configuration, log, plot, checkpoints"},
       {"steps", &steps, "optimizer steps", 1, kMany},
       {"batch_size", &batch_size, "sequences a step", 1, 1 << 20},
-      {"accumulation", &accumulation, "micro-batches a step; batch_size must be a multiple", 1, 1 << 20},
+      {"accumulation", &accumulation, "micro-batches a step; batch_size must be a multiple", 1,
+       1 << 20},
       {"seed", &seed, "of weights and data order", 0, kMany},
       {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
       {"device", &device, "where tensors live", 0, 0, {"cpu", "cuda"}},
       {"dtype", &dtype, "of activations; parameters are always fp32", 0, 0, {"fp32", "bf16"}},
       {"nodes", &nodes, "nodes that train together", 1, 1},
-      {"transport", &transport, "what carries messages between nodes", 0, 0, names_of(transport_list())},
-      {"strategy", &strategy, "what nodes do together around an update", 0, 0, names_of(strategy_list())},
-      {"optimizer", &optimizer, "of the matrices, and of everything unless it is for matrices only", 0, 0, names_of(optimizer_list())},
-      {"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0, names_of(optimizer_list())},
+      {"transport", &transport, "what carries messages between nodes", 0, 0,
+       names_of(transport_list())},
+      {"strategy", &strategy, "what nodes do together around an update", 0, 0,
+       names_of(strategy_list())},
+      {"optimizer", &optimizer, "of the matrices, and of everything unless it is for matrices only",
+       0, 0, names_of(optimizer_list())},
+      {"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0,
+       names_of(optimizer_list())},
       {"clip", &clip, "largest global gradient norm; 0: no clipping", 0, 1e9},
       {"schedule", &schedule, "learning rate over the run", 0, 0, names_of(schedule_list())},
       {"warmup", &warmup, "steps of linear warm-up", 0, kMany},
       {"min_lr", &min_lr, "learning rate at the end, relative to the peak", 0, 1},
       {"decay_fraction", &decay_fraction, "share of the steps in which wsd decays", 0, 1},
       {"eval_every", &eval_every, "steps between validations; 0: only at the end", 0, kMany},
-      {"eval_batches", &eval_batches, "batches of a validation in between; the last one reads everything", 1, kMany},
-      {"checkpoint_every", &checkpoint_every, "steps between checkpoints; 0: only at the end", 0, kMany},
-      {"log_every", &log_every, "steps between printed lines when the output is no terminal", 1, kMany},
+      {"eval_batches", &eval_batches,
+       "batches of a validation in between; the last one reads everything", 1, kMany},
+      {"checkpoint_every", &checkpoint_every, "steps between checkpoints; 0: only at the end", 0,
+       kMany},
+      {"log_every", &log_every, "steps between printed lines when the output is no terminal", 1,
+       kMany},
   };
 }
 
 const std::vector<Preset>& preset_list() {
   static const std::vector<Preset> list = {
-#define PRESET(name, layers, heads, width, block, batch, vocabulary, summary) {#name, layers, heads, width, block, batch, vocabulary, summary},
+#define PRESET(name, layers, heads, width, block, batch, vocabulary, summary) \
+  {#name, layers, heads, width, block, batch, vocabulary, summary},
 #include "train/presets.def"
 #undef PRESET
   };
@@ -119,7 +140,8 @@ Config make_config(const std::vector<Assignment>& assignments) {
     }
   }
   if (c.batch_size % c.accumulation != 0) {
-    throw InputError(fmt::format("accumulation: batch_size {} is not a multiple of {}", c.batch_size, c.accumulation));
+    throw InputError(fmt::format("accumulation: batch_size {} is not a multiple of {}",
+                                 c.batch_size, c.accumulation));
   }
   make_routes(c);  // checks the optimizers' settings
   return c;
@@ -132,7 +154,8 @@ std::vector<Assignment> read_toml(const std::string& path) {
   try {
     for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(in)) {
       if (item.name == "++" || item.name == "--") continue;  // section borders
-      if (item.inputs.size() != 1) throw InputError(fmt::format("config: {}: '{}' needs one value", path, item.fullname()));
+      if (item.inputs.size() != 1)
+        throw InputError(fmt::format("config: {}: '{}' needs one value", path, item.fullname()));
       assignments.emplace_back(item.fullname(), item.inputs[0]);
     }
   } catch (const CLI::Error& e) {
@@ -149,7 +172,9 @@ std::string to_toml(Config c) {
   std::string text;
   for (const Option& option : c.options()) text += line(option);
   text += "\n[optimizer]\n";
-  for (const Option& option : all_options(*configured("optimizer", c.optimizer, c.optimizer_options).optimizer)) text += line(option);
+  for (const Option& option :
+       all_options(*configured("optimizer", c.optimizer, c.optimizer_options).optimizer))
+    text += line(option);
   text += "\n[auxiliary]\n";
   for (const Option& option : all_options(*configured_auxiliary(c).optimizer)) text += line(option);
   return text;
@@ -158,16 +183,22 @@ std::string to_toml(Config c) {
 GptConfig model_config(const Config& c, int64_t data_vocab_size) {
   int64_t vocabulary = c.vocab_size ? c.vocab_size : data_vocab_size;
   if (vocabulary < data_vocab_size) {
-    throw InputError(fmt::format("vocab_size: {} is smaller than the {} tokens of {}", vocabulary, data_vocab_size, c.data));
+    throw InputError(fmt::format("vocab_size: {} is smaller than the {} tokens of {}", vocabulary,
+                                 data_vocab_size, c.data));
   }
-  return {c.n_layer, c.n_head, c.n_embd, c.block_size, vocabulary, c.arch == "modern" ? Arch::modern : Arch::gpt2, c.bias, c.checkpointing};
+  return {c.n_layer,    c.n_head,       c.n_embd,
+          c.block_size, vocabulary,     c.arch == "modern" ? Arch::modern : Arch::gpt2,
+          c.bias,       c.checkpointing};
 }
 
 std::vector<Route> make_routes(const Config& c) {
-  return default_routes(configured("optimizer", c.optimizer, c.optimizer_options), configured_auxiliary(c));
+  return default_routes(configured("optimizer", c.optimizer, c.optimizer_options),
+                        configured_auxiliary(c));
 }
 
-Schedule make_schedule(const Config& c) { return {c.schedule, c.steps, c.warmup, c.min_lr, c.decay_fraction}; }
+Schedule make_schedule(const Config& c) {
+  return {c.schedule, c.steps, c.warmup, c.min_lr, c.decay_fraction};
+}
 
 DType activation_type(const Config& c) { return c.dtype == "bf16" ? DType::bf16 : DType::f32; }
 

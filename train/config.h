@@ -1,5 +1,5 @@
-// train/config.h - everything a run can be told, listed once in config.cpp: defaults, parsing, help,
-// the saved config.toml and `murmur list config` all follow that list.
+// train/config.h - everything a run can be told, listed once in config.cpp: defaults, parsing,
+// help, the saved config.toml and `murmur list config` all follow that list.
 #pragma once
 
 #include <map>

@@ -18,7 +18,8 @@ Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, i
     result.targets += batch.targets.numel();
   }
   result.loss = total / double(result.targets);
-  if (auto bytes = data.bytes_per_token()) result.bits_per_byte = result.loss / std::log(2.0) / *bytes;
+  if (auto bytes = data.bytes_per_token())
+    result.bits_per_byte = result.loss / std::log(2.0) / *bytes;
   return result;
 }
 

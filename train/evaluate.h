@@ -14,7 +14,8 @@ struct Evaluation {
   int64_t targets = 0;
 };
 
-// Reads the validation text once from front to back; with `at_most` batches, that many, evenly spread.
+// Reads the validation text once from front to back; with `at_most` batches, that many, evenly
+// spread.
 Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, int64_t at_most = 0);
 
 }  // namespace murmur

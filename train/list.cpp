@@ -45,8 +45,10 @@ ListTable optimizers() {
   for (const OptimizerEntry& entry : optimizer_list()) {
     auto optimizer = entry.make();
     std::string settings;
-    for (const Option& option : all_options(*optimizer)) settings += (settings.empty() ? "" : ", ") + option.name + " " + option_text(option);
-    table.rows.push_back({entry.name, entry.summary, optimizer->matrices_only() ? "matrices" : "all roles", settings});
+    for (const Option& option : all_options(*optimizer))
+      settings += (settings.empty() ? "" : ", ") + option.name + " " + option_text(option);
+    table.rows.push_back({entry.name, entry.summary,
+                          optimizer->matrices_only() ? "matrices" : "all roles", settings});
   }
   return table;
 }
@@ -55,7 +57,8 @@ ListTable presets() {
   ListTable table{"presets", {"name", "layers", "heads", "width", "block", "batch", "summary"}, {}};
   for (const Preset& p : preset_list()) {
     auto n = [](int64_t v) { return std::to_string(v); };
-    table.rows.push_back({p.name, n(p.n_layer), n(p.n_head), n(p.n_embd), n(p.block_size), n(p.batch_size), p.summary});
+    table.rows.push_back({p.name, n(p.n_layer), n(p.n_head), n(p.n_embd), n(p.block_size),
+                          n(p.batch_size), p.summary});
   }
   return table;
 }
@@ -63,7 +66,8 @@ ListTable presets() {
 ListTable config() {
   ListTable table{"config", {"name", "kind", "default", "summary"}, {}};
   Config defaults;
-  for (const Option& option : defaults.options()) table.rows.push_back({option.name, option_kind(option), option_text(option), option.summary});
+  for (const Option& option : defaults.options())
+    table.rows.push_back({option.name, option_kind(option), option_text(option), option.summary});
   return table;
 }
 
@@ -76,11 +80,26 @@ const std::vector<Kind>& kinds() {
   static const std::vector<Kind> list = {
       {"ops", ops},
       {"optimizers", optimizers},
-      {"scales", [] { return ListTable{"scales", {"name", "summary"}, name_and_summary(shape_scales())}; }},
-      {"schedules", [] { return ListTable{"schedules", {"name", "summary"}, name_and_summary(schedule_list())}; }},
-      {"transports", [] { return ListTable{"transports", {"name", "summary"}, name_and_summary(transport_list())}; }},
-      {"strategies", [] { return ListTable{"strategies", {"name", "summary"}, name_and_summary(strategy_list())}; }},
-      {"tokenizers", [] { return ListTable{"tokenizers", {"name", "summary"}, name_and_summary(tokenizers())}; }},
+      {"scales",
+       [] {
+         return ListTable{"scales", {"name", "summary"}, name_and_summary(shape_scales())};
+       }},
+      {"schedules",
+       [] {
+         return ListTable{"schedules", {"name", "summary"}, name_and_summary(schedule_list())};
+       }},
+      {"transports",
+       [] {
+         return ListTable{"transports", {"name", "summary"}, name_and_summary(transport_list())};
+       }},
+      {"strategies",
+       [] {
+         return ListTable{"strategies", {"name", "summary"}, name_and_summary(strategy_list())};
+       }},
+      {"tokenizers",
+       [] {
+         return ListTable{"tokenizers", {"name", "summary"}, name_and_summary(tokenizers())};
+       }},
       {"presets", presets},
       {"config", config},
   };
@@ -99,7 +118,8 @@ ListTable list_table(const std::string& name) {
   for (const Kind& kind : kinds()) {
     if (kind.name == name) return kind.make();
   }
-  throw InputError("list: there is no list '" + name + "'; did you mean '" + nearest(name, list_kinds()) + "'?");
+  throw InputError("list: there is no list '" + name + "'; did you mean '" +
+                   nearest(name, list_kinds()) + "'?");
 }
 
 std::string to_markdown(const ListTable& table) {
@@ -110,7 +130,8 @@ std::string to_markdown(const ListTable& table) {
   }
   for (const auto& row : table.rows) {
     for (std::string cell : row) {
-      for (size_t at = 0; (at = cell.find('|', at)) != std::string::npos; at += 2) cell.insert(at, "\\");
+      for (size_t at = 0; (at = cell.find('|', at)) != std::string::npos; at += 2)
+        cell.insert(at, "\\");
       body += "| " + cell + " ";
     }
     body += "|\n";

@@ -7,8 +7,8 @@
 namespace murmur {
 
 struct ListTable {
-  std::string kind;                            // "optimizers"
-  std::vector<std::string> columns;            // "name", "summary", ..
+  std::string kind;                  // "optimizers"
+  std::vector<std::string> columns;  // "name", "summary", ..
   std::vector<std::vector<std::string>> rows;
 };
 

@@ -31,12 +31,14 @@ class ConfigFlags {
   explicit ConfigFlags(CLI::App& command) : command_(command) {
     command.add_option("--config", file_, "TOML file; flags win over it")->type_name("FILE");
     for (const Option& option : Config().options()) add(option.name, option, "Settings");
-    Option lr{"lr", std::variant<double*, int64_t*, bool*, std::string*>((double*)nullptr), "short for --optimizer.lr"};
+    Option lr{"lr", std::variant<double*, int64_t*, bool*, std::string*>((double*)nullptr),
+              "short for --optimizer.lr"};
     add("lr", lr, "Settings", false);
     for (const char* owner : {"optimizer", "auxiliary"}) {
       for (const OptimizerEntry& entry : optimizer_list()) {
         auto optimizer = entry.make();
-        for (const Option& option : all_options(*optimizer)) add(std::string(owner) + "." + option.name, option, "Settings of the optimizers");
+        for (const Option& option : all_options(*optimizer))
+          add(std::string(owner) + "." + option.name, option, "Settings of the optimizers");
       }
     }
   }
@@ -54,9 +56,12 @@ class ConfigFlags {
   bool given(const std::string& name) const { return command_.count("--" + name) > 0; }
 
  private:
-  void add(const std::string& name, const Option& option, const std::string& group, bool show_default = true) {
+  void add(const std::string& name, const Option& option, const std::string& group,
+           bool show_default = true) {
     if (values_.count(name)) return;  // several optimizers share a setting's name
-    CLI::Option* flag = command_.add_option("--" + name, values_[name], option.summary)->type_name(option_kind(option))->group(group);
+    CLI::Option* flag = command_.add_option("--" + name, values_[name], option.summary)
+                            ->type_name(option_kind(option))
+                            ->group(group);
     if (show_default && group == "Settings") flag->default_str(option_text(option));
   }
 
@@ -67,7 +72,8 @@ class ConfigFlags {
 
 std::string tokenizer_of(const std::string& folder) { return folder + "/tokenizer.json"; }
 
-void run_sample(const std::string& folder, const std::string& prompt, const SampleOptions& wanted, int64_t samples) {
+void run_sample(const std::string& folder, const std::string& prompt, const SampleOptions& wanted,
+                int64_t samples) {
   Run run = open_run(folder);
   auto tokenizer = load_tokenizer(tokenizer_of(folder));
   SampleOptions options = wanted;
@@ -91,11 +97,14 @@ void run_eval(const std::string& folder, const std::string& data_folder, bool js
   Dataset data(data_folder.empty() ? run.config.data : data_folder);
   Evaluation e = evaluate(run.model->gpt, data, run.config.batch_size);
   if (json) {
-    fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n", run.step, e.loss,
-               e.bits_per_byte ? fmt::format("{}", *e.bits_per_byte) : "null", e.targets);
+    fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n",
+               run.step, e.loss, e.bits_per_byte ? fmt::format("{}", *e.bits_per_byte) : "null",
+               e.targets);
   } else {
-    fmt::print("{} at step {}: validation loss {:.4f} nats per token{} over {} tokens\n", folder, run.step, e.loss,
-               e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : "", e.targets);
+    fmt::print("{} at step {}: validation loss {:.4f} nats per token{} over {} tokens\n", folder,
+               run.step, e.loss,
+               e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : "",
+               e.targets);
   }
 }
 
@@ -107,16 +116,20 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error, int a
   for (const CLI::Option* option : command->get_options()) {
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
   }
-  for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; })) known.push_back(sub->get_name());
+  for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; }))
+    known.push_back(sub->get_name());
   if (dynamic_cast<const CLI::ExtrasError*>(&error)) {
     for (int i = 1; i < argc; i++) {
       std::string word = argv[i], name = word.substr(0, word.find('='));
       bool is_flag = name.rfind("--", 0) == 0;
       bool known_flag = std::find(known.begin(), known.end(), name) != known.end();
-      if (is_flag && !known_flag) return fmt::format("{}: no such flag; did you mean {}?", name, nearest(name, known));
+      if (is_flag && !known_flag)
+        return fmt::format("{}: no such flag; did you mean {}?", name, nearest(name, known));
     }
     std::vector<std::string> left = command->remaining(true);
-    if (!left.empty()) return fmt::format("'{}': not understood; did you mean {}? (murmur {} --help)", left[0], nearest(left[0], known), command->get_name());
+    if (!left.empty())
+      return fmt::format("'{}': not understood; did you mean {}? (murmur {} --help)", left[0],
+                         nearest(left[0], known), command->get_name());
   }
   std::string text = error.what();
   return text.substr(0, text.find('\n')) + "; see murmur --help";
@@ -130,7 +143,8 @@ int run(int argc, char** argv) {
   CLI::App* train_command = app.add_subcommand("train", "train a model and write a run folder");
   ConfigFlags train_flags(*train_command);
   bool resume = false;
-  train_command->add_flag("--resume", resume, "go on from the newest checkpoint of --out, with its configuration");
+  train_command->add_flag("--resume", resume,
+                          "go on from the newest checkpoint of --out, with its configuration");
   train_command->callback([&] {
     std::vector<Assignment> base;
     if (resume) {
@@ -151,11 +165,20 @@ int run(int argc, char** argv) {
   CLI::App* sample_command = app.add_subcommand("sample", "write text with a trained model");
   sample_command->add_option("run", folder, "run folder")->required();
   sample_command->add_option("--prompt", prompt, "text to continue");
-  sample_command->add_option("--tokens", sampling.tokens, "new tokens")->capture_default_str()->check(CLI::NonNegativeNumber);
-  sample_command->add_option("--temperature", sampling.temperature, "0: always the most likely token")->capture_default_str()->check(CLI::NonNegativeNumber);
-  sample_command->add_option("--top-k", sampling.top_k, "only the k most likely tokens; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  sample_command->add_option("--tokens", sampling.tokens, "new tokens")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  sample_command
+      ->add_option("--temperature", sampling.temperature, "0: always the most likely token")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  sample_command->add_option("--top-k", sampling.top_k, "only the k most likely tokens; 0: all")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   sample_command->add_option("--seed", sampling.seed, "of the draws")->capture_default_str();
-  sample_command->add_option("--samples", samples, "how many")->capture_default_str()->check(CLI::PositiveNumber);
+  sample_command->add_option("--samples", samples, "how many")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   sample_command->callback([&] { run_sample(folder, prompt, sampling, samples); });
 
   CLI::App* eval_command = app.add_subcommand("eval", "validation loss of a trained model");
@@ -171,30 +194,39 @@ int run(int argc, char** argv) {
   double val_fraction = 0.05;
   CLI::App* prepare = data_command->add_subcommand("prepare", "text files to token files");
   prepare->add_option("files", files, "UTF-8 text")->required();
-  prepare->add_option("--tokenizer", tokenizer, "see murmur list tokenizers")->capture_default_str();
+  prepare->add_option("--tokenizer", tokenizer, "see murmur list tokenizers")
+      ->capture_default_str();
   prepare->add_option("--out", out, "data folder")->required();
-  prepare->add_option("--val-fraction", val_fraction, "share of the text, from its end, for validation")->capture_default_str();
-  prepare->callback([&] { fmt::print("{}", text(prepare_data(files, tokenizer, out, val_fraction))); });
+  prepare
+      ->add_option("--val-fraction", val_fraction,
+                   "share of the text, from its end, for validation")
+      ->capture_default_str();
+  prepare->callback(
+      [&] { fmt::print("{}", text(prepare_data(files, tokenizer, out, val_fraction))); });
   CLI::App* info = data_command->add_subcommand("info", "what a data folder holds");
   info->add_option("dir", folder, "data folder")->required();
   info->callback([&] { fmt::print("{}", text(describe_data(folder))); });
 
-  CLI::App* list_command = app.add_subcommand("list", "every list: " + fmt::format("{}", fmt::join(list_kinds(), ", ")));
+  CLI::App* list_command =
+      app.add_subcommand("list", "every list: " + fmt::format("{}", fmt::join(list_kinds(), ", ")));
   std::string kind;
   list_command->add_option("kind", kind, "which list")->required();
   list_command->add_flag("--json", json, "an array of objects");
-  list_command->callback([&] { fmt::print("{}", json ? to_json(list_table(kind)) : to_markdown(list_table(kind))); });
+  list_command->callback(
+      [&] { fmt::print("{}", json ? to_json(list_table(kind)) : to_markdown(list_table(kind))); });
 
   CLI::App* bench_command = app.add_subcommand("bench", "measure this machine");
   bench_command->require_subcommand(1);
-  CLI::App* bench_step_command = bench_command->add_subcommand("step", "whole training steps, as JSON");
+  CLI::App* bench_step_command =
+      bench_command->add_subcommand("step", "whole training steps, as JSON");
   ConfigFlags bench_flags(*bench_step_command);
   bench_step_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
   bench_step_command->callback([&] {
     Config config = bench_flags.config({{"optimizer", "adamw"}});
     fmt::print("{}", bench_step(config, bench_flags.given("steps") ? config.steps : 20));
   });
-  CLI::App* bench_ops_command = bench_command->add_subcommand("ops", "every op of the list, as JSON");
+  CLI::App* bench_ops_command =
+      bench_command->add_subcommand("ops", "every op of the list, as JSON");
   ConfigFlags ops_flags(*bench_ops_command);
   bench_ops_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
   bench_ops_command->callback([&] { fmt::print("{}", bench_ops(ops_flags.config())); });

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <tuple>
 #include <utility>
@@ -25,13 +26,8 @@
 namespace murmur {
 namespace {
 
-constexpr std::array<Rgb, 7> kPalette = {{{0, 114, 178},
-                                          {213, 94, 0},
-                                          {0, 158, 115},
-                                          {204, 121, 167},
-                                          {230, 159, 0},
-                                          {86, 180, 233},
-                                          {90, 90, 90}}};
+constexpr Rgb kPalette[] = {{0, 114, 178}, {213, 94, 0},   {0, 158, 115}, {204, 121, 167},
+                            {230, 159, 0}, {86, 180, 233}, {90, 90, 90}};
 constexpr Rgb kText{50, 50, 55}, kFrame{120, 120, 125}, kGrid{226, 227, 231};
 constexpr Rgb kPaper{255, 255, 255};
 
@@ -219,11 +215,11 @@ bool cut(Point& a, Point& b, const Box& box) {
     if (outward > 0) leave = std::min(leave, room / outward);
   }
   if (enter > leave) return false;
-  const auto inside =
-      [&](double along) {  // clamped, because a far end leaves no digits for the near
-        return Point{std::clamp(a.x + along * dx, box.left, box.right),
-                     std::clamp(a.y + along * dy, box.top, box.bottom)};
-      };
+  // Clamped, because an end far away leaves no digits for the near one.
+  const auto inside = [&](double along) {
+    return Point{std::clamp(a.x + along * dx, box.left, box.right),
+                 std::clamp(a.y + along * dy, box.top, box.bottom)};
+  };
   std::tie(a, b) = std::pair{inside(enter), inside(leave)};
   return true;
 }
@@ -338,7 +334,7 @@ constexpr double kLineRadius = 1.3, kFaintRadius = 0.7, kDotRadius = 4.2;
 // How long the dashes of a curve are: 0, unbroken, on the palette's first round, then long and
 // short.
 double dash_of(std::size_t style) {
-  const std::size_t round = style / kPalette.size();
+  const std::size_t round = style / std::size(kPalette);
   return round == 0 ? 0 : round % 2 == 1 ? 11 : 3;
 }
 
@@ -584,7 +580,7 @@ std::vector<Tick> ticks(Range range, bool log, int count) {
   return log && range.high > 5 * range.low ? log_ticks(range, count) : even_ticks(range, count);
 }
 
-Rgb curve_color(std::size_t index) { return kPalette[index % kPalette.size()]; }
+Rgb curve_color(std::size_t index) { return kPalette[index % std::size(kPalette)]; }
 
 void write_png(const Plot& plot, const std::string& path) {
   const std::vector<unsigned char> pixels = rendered(plot);

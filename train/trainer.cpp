@@ -49,16 +49,17 @@ class Trainer {
 Trainer::Trainer(const Config& config, bool resume)
     : config_(config),
       data_(config.data),
-      model_(model_config(config, data_.vocab_size()), uint64_t(config.seed), activation_type(config),
-             config.device == "cuda" ? Device::cuda : Device::cpu),
+      model_(model_config(config, data_.vocab_size()), uint64_t(config.seed),
+             activation_type(config), config.device == "cuda" ? Device::cuda : Device::cpu),
       update_(model_.parameters, make_routes(config), config.clip),
       schedule_(make_schedule(config)),
       strategy_(make_strategy(config.strategy)) {
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
   if (has_checkpoint(config_.out)) {
     if (!resume) {
-      throw InputError(fmt::format("out: '{}' holds a run of {} steps; add --resume to go on, or name another folder",
-                                   config_.out, list_checkpoints(config_.out).back()));
+      throw InputError(fmt::format(
+          "out: '{}' holds a run of {} steps; add --resume to go on, or name another folder",
+          config_.out, list_checkpoints(config_.out).back()));
     }
     restore();
   }
@@ -74,12 +75,14 @@ void Trainer::restore() {
   load_parameters(checkpoint, model_.parameters);
   for (auto& state : update_.named_state()) {
     if (!checkpoint.optimizer.contains(state.name)) {
-      throw InputError(fmt::format("{}: no state '{}' for optimizer {}; resume with the optimizer the run began with",
-                                   checkpoint.path, state.name, config_.optimizer));
+      throw InputError(fmt::format(
+          "{}: no state '{}' for optimizer {}; resume with the optimizer the run began with",
+          checkpoint.path, state.name, config_.optimizer));
     }
     Tensor saved = checkpoint.optimizer.read(state.name);
     if (saved.numel() != state.tensor.numel()) {
-      throw InputError(fmt::format("{}: state '{}' is {}, the model wants {}", checkpoint.path, state.name, text(saved), text(state.tensor)));
+      throw InputError(fmt::format("{}: state '{}' is {}, the model wants {}", checkpoint.path,
+                                   state.name, text(saved), text(state.tensor)));
     }
     engine(state.tensor.device()).copy(saved.view(state.tensor.shape()), state.tensor);
   }
@@ -88,7 +91,8 @@ void Trainer::restore() {
 
 void Trainer::save(int64_t step) {
   std::vector<NamedTensor> model, optimizer;
-  for (const Parameter& p : model_.parameters.all()) model.push_back({p.name, model_.parameters.value(p)});
+  for (const Parameter& p : model_.parameters.all())
+    model.push_back({p.name, model_.parameters.value(p)});
   for (auto& state : update_.named_state()) optimizer.push_back({state.name, state.tensor});
   CheckpointState state;
   state.counters["tokens"] = step * config_.batch_size * config_.block_size;
@@ -99,13 +103,20 @@ void Trainer::save(int64_t step) {
 void Trainer::print_header() const {
   const GptConfig& c = model_.gpt.config();
   fmt::print("murmur {} on {}, {} threads\n", revision(), config_.device, omp_get_max_threads());
-  fmt::print("model   {}: {} layers, {} heads, width {}, block {}, vocabulary {}; {:.2f}M parameters, {}\n", config_.arch, c.n_layer,
-             c.n_head, c.n_embd, c.block_size, c.vocab_size, double(model_.parameters.count()) / 1e6, config_.dtype);
-  fmt::print("data    {}: {} training tokens, {} for validation\n", config_.data, data_.tokens(Split::train), data_.tokens(Split::val));
+  fmt::print(
+      "model   {}: {} layers, {} heads, width {}, block {}, vocabulary {}; {:.2f}M parameters, "
+      "{}\n",
+      config_.arch, c.n_layer, c.n_head, c.n_embd, c.block_size, c.vocab_size,
+      double(model_.parameters.count()) / 1e6, config_.dtype);
+  fmt::print("data    {}: {} training tokens, {} for validation\n", config_.data,
+             data_.tokens(Split::train), data_.tokens(Split::val));
   int64_t per_step = config_.batch_size * config_.block_size;
-  fmt::print("run     {}: {} steps of {} tokens ({:.2f} epochs), {}\n\n", config_.out, config_.steps, per_step,
-             double(config_.steps * config_.batch_size) / double(data_.sequences_per_epoch(Split::train, config_.block_size)),
-             start_ ? fmt::format("going on after step {}", start_) : fmt::format("seed {}", config_.seed));
+  fmt::print("run     {}: {} steps of {} tokens ({:.2f} epochs), {}\n\n", config_.out,
+             config_.steps, per_step,
+             double(config_.steps * config_.batch_size) /
+                 double(data_.sequences_per_epoch(Split::train, config_.block_size)),
+             start_ ? fmt::format("going on after step {}", start_)
+                    : fmt::format("seed {}", config_.seed));
   fmt::print("{}\n", routing_table(update_.routes(), model_.parameters.banks()));
   std::fflush(stdout);
 }
@@ -114,11 +125,14 @@ void Trainer::print_header() const {
 double Trainer::forward_backward(int64_t step) {
   Parameters& parameters = model_.parameters;
   int64_t micro = config_.batch_size / config_.accumulation;
-  Tensor share = Tensor::of({1.0 / double(config_.accumulation)}, {}, compute_type(activation_type(config_)));
+  Tensor share =
+      Tensor::of({1.0 / double(config_.accumulation)}, {}, compute_type(activation_type(config_)));
   double total = 0;
   parameters.begin_gradients();
   for (int64_t i = 0; i < config_.accumulation; i++) {
-    Batch batch = data_.batch(Split::train, uint64_t(config_.seed), (step - 1) * config_.batch_size + i * micro, micro, config_.block_size);
+    Batch batch =
+        data_.batch(Split::train, uint64_t(config_.seed),
+                    (step - 1) * config_.batch_size + i * micro, micro, config_.block_size);
     Tape tape;
     Var loss = model_.gpt.loss(batch.tokens, batch.targets);
     total += item(loss.value());
@@ -134,7 +148,10 @@ LogRow Trainer::step(int64_t number) {
   row.step = number;
   row.train_loss = forward_backward(number);
   if (!std::isfinite(row.train_loss)) {
-    throw Error(fmt::format("step {}: the loss is {}; lower the learning rate; the checkpoints of earlier steps are intact", number, row.train_loss));
+    throw Error(
+        fmt::format("step {}: the loss is {}; lower the learning rate; the checkpoints of earlier "
+                    "steps are intact",
+                    number, row.train_loss));
   }
   strategy_->before_update(model_.parameters);
   double factor = schedule_.factor(number);
@@ -142,7 +159,8 @@ LogRow Trainer::step(int64_t number) {
   strategy_->after_update(model_.parameters);
   row.lr = factor * update_.routes()[0].use.optimizer->learning_rate;
   row.tokens = number * config_.batch_size * config_.block_size;
-  row.step_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  row.step_ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   row.tokens_per_s = double(config_.batch_size * config_.block_size) / row.step_ms * 1e3;
   return row;
 }
@@ -151,18 +169,24 @@ void Trainer::run() {
   print_header();
   RunLog log(config_.out + "/log.jsonl", start_ ? std::optional(start_) : std::nullopt);
   Progress progress(config_.steps, stdout, is_live_terminal(stdout), config_.log_every, start_);
-  auto due = [&](int64_t every, int64_t step) { return step == config_.steps || (every > 0 && step % every == 0); };
+  auto due = [&](int64_t every, int64_t step) {
+    return step == config_.steps || (every > 0 && step % every == 0);
+  };
   auto begin = std::chrono::steady_clock::now();
-  if (start_ >= config_.steps) progress.message(fmt::format("the run already has its {} steps; --steps N takes it further", start_));
+  if (start_ >= config_.steps)
+    progress.message(
+        fmt::format("the run already has its {} steps; --steps N takes it further", start_));
   for (int64_t number = start_ + 1; number <= config_.steps; number++) {
     LogRow row = step(number);
     bool last = number == config_.steps;
     if (due(config_.eval_every, number)) {
-      Evaluation e = evaluate(model_.gpt, data_, config_.batch_size, last ? 0 : config_.eval_batches);
+      Evaluation e =
+          evaluate(model_.gpt, data_, config_.batch_size, last ? 0 : config_.eval_batches);
       row.val_loss = e.loss;
       row.bits_per_byte = e.bits_per_byte;
-      progress.message(fmt::format("step {:>6}  validation loss {:.4f} nats per token{}", number, e.loss,
-                                   e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : ""));
+      progress.message(fmt::format(
+          "step {:>6}  validation loss {:.4f} nats per token{}", number, e.loss,
+          e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : ""));
     }
     log.append(row);
     progress.update(number, row.train_loss, row.lr, row.tokens_per_s);

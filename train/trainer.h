@@ -7,9 +7,9 @@
 
 namespace murmur {
 
-// Trains and writes the run folder. With `resume` it goes on from the newest checkpoint, bit for bit
-// as if it had never stopped; without, a folder that holds a checkpoint is refused. On SIGINT or
-// SIGTERM the step is finished, a checkpoint written, and the call returns.
+// Trains and writes the run folder. With `resume` it goes on from the newest checkpoint, bit for
+// bit as if it had never stopped; without, a folder that holds a checkpoint is refused. On SIGINT
+// or SIGTERM the step is finished, a checkpoint written, and the call returns.
 void train(const Config& config, bool resume);
 
 }  // namespace murmur

@@ -3,7 +3,8 @@
 //
 //   S = q k^T / sqrt(D)      P = softmax of S over keys up to the query      y = P v
 //   lse = log sum e^S                                    kept for backward: P = e^(S - lse)
-//   dv = P^T dy      dP = dy v^T      dS = P (dP - sum(dy y))      dq = dS k / sqrt(D)      dk = dS^T q / sqrt(D)
+//   dv = P^T dy      dP = dy v^T      dS = P (dP - sum(dy y))      dq = dS k / sqrt(D)      dk =
+//   dS^T q / sqrt(D)
 //
 // One task is one head of one sequence, so all sums have one order. A task first copies its q, k, v
 // from the packed rows into its own scratch, converted, padded to whole vectors, where a product
@@ -28,15 +29,17 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 struct Geometry {
   int64_t batch, time, heads, size;  // B, T, H, D
   int64_t padded_time, padded_size;
-  double scale;                      // 1 / sqrt(D)
+  double scale;                                        // 1 / sqrt(D)
   int64_t stride() const { return 3 * heads * size; }  // of a packed row
 };
 
 template <class C>
 Geometry geometry_of(int64_t heads, const Tensor& qkv) {
-  check(qkv.shape().rank() == 3 && heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(), [&] {
-    return "attention: " + text(qkv) + " is no (B, T, 3 H D) of " + std::to_string(heads) + " heads";
-  });
+  check(qkv.shape().rank() == 3 && heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(),
+        [&] {
+          return "attention: " + text(qkv) + " is no (B, T, 3 H D) of " + std::to_string(heads) +
+                 " heads";
+        });
   Geometry g{qkv.shape()[0], qkv.shape()[1], heads, qkv.cols() / (3 * heads), 0, 0, 0};
   g.padded_time = round_up(g.time, kKeys);
   g.padded_size = round_up(g.size, kLanes<C>);
@@ -67,7 +70,8 @@ void load_columns(const Geometry& g, const T* from, int64_t stride, C* to) {
 }
 
 template <class C, class T>
-void store_rows(const Geometry& g, const C* from, C factor, T* to, int64_t stride, bool accumulate) {
+void store_rows(const Geometry& g, const C* from, C factor, T* to, int64_t stride,
+                bool accumulate) {
   for (int64_t t = 0; t < g.time; t++) {
     const C* row = from + t * g.padded_size;
     T* out = to + t * stride;
@@ -81,9 +85,11 @@ void store_rows(const Geometry& g, const C* from, C factor, T* to, int64_t strid
 
 // Scores of queries [i0, i0 + m) against keys [j0, j0 + n).
 template <class C>
-void scores(const Geometry& g, const C* q, const C* k_columns, int64_t i0, int64_t m, int64_t j0, int64_t n, C* s) {
+void scores(const Geometry& g, const C* q, const C* k_columns, int64_t i0, int64_t m, int64_t j0,
+            int64_t n, C* s) {
   std::fill(s, s + m * kKeys, C(0));
-  small_matmul<C>(m, n, g.size, {q + i0 * g.padded_size, g.padded_size, 1}, k_columns + j0, g.padded_time, s, kKeys);
+  small_matmul<C>(m, n, g.size, {q + i0 * g.padded_size, g.padded_size, 1}, k_columns + j0,
+                  g.padded_time, s, kKeys);
 }
 
 // Keys of block j0 that some query before `end` may see, in whole vectors.
@@ -121,21 +127,24 @@ void head_forward(const Geometry& g, const T* qkv, T* y, C* lse, C* scratch) {
         C* o = out + i * g.padded_size;
         if (j0 > 0) Team::each(g.padded_size, [=](int64_t d) { o[d] *= shrink; });
       }
-      small_matmul<C>(m, g.padded_size, n, {s, kKeys, 1}, v + j0 * g.padded_size, g.padded_size, out, g.padded_size);
+      small_matmul<C>(m, g.padded_size, n, {s, kKeys, 1}, v + j0 * g.padded_size, g.padded_size,
+                      out, g.padded_size);
     }
     for (int64_t i = 0; i < m; i++) {
       C inverse = C(1) / total[i];
-      for (int64_t d = 0; d < g.size; d++) y[(i0 + i) * g.heads * g.size + d] = T(out[i * g.padded_size + d] * inverse);
+      for (int64_t d = 0; d < g.size; d++)
+        y[(i0 + i) * g.heads * g.size + d] = T(out[i * g.padded_size + d] * inverse);
       lse[i0 + i] = top[i] + log_of(total[i]);
     }
   }
 }
 
 template <class C, class T>
-void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, const T* dy, T* dqkv, bool accumulate,
-                   C* scratch) {
+void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, const T* dy, T* dqkv,
+                   bool accumulate, C* scratch) {
   int64_t rows = g.padded_time * g.padded_size, width = g.heads * g.size;
-  C *q = scratch, *k = q + rows, *dout = k + rows, *k_columns = dout + rows, *v_columns = k_columns + rows;
+  C *q = scratch, *k = q + rows, *dout = k + rows, *k_columns = dout + rows,
+    *v_columns = k_columns + rows;
   C *dq = v_columns + rows, *dk = dq + rows, *dv = dk + rows, *delta = dv + rows;
   load_rows<C>(g, qkv, g.stride(), C(g.scale), q);
   load_rows<C>(g, qkv + width, g.stride(), C(1), k);
@@ -155,7 +164,8 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
       int64_t n = visible<C>(i0 + m, j0);
       scores(g, q, k_columns, i0, m, j0, n, p);
       std::fill(dp, dp + m * kKeys, C(0));
-      small_matmul<C>(m, n, g.size, {dout + i0 * D, D, 1}, v_columns + j0, g.padded_time, dp, kKeys);
+      small_matmul<C>(m, n, g.size, {dout + i0 * D, D, 1}, v_columns + j0, g.padded_time, dp,
+                      kKeys);
       for (int64_t i = 0; i < m; i++) {
         C *row = p + i * kKeys, *drow = dp + i * kKeys, normal = lse[i0 + i], shift = delta[i0 + i];
         for (int64_t j = std::max<int64_t>(0, i0 + i + 1 - j0); j < n; j++) row[j] = C(-INFINITY);
@@ -199,8 +209,8 @@ void CpuEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& l
   });
 }
 
-void CpuEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
-                                   const Tensor& dy, Into dqkv) const {
+void CpuEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
+                                   const Tensor& lse, const Tensor& dy, Into dqkv) const {
   check_same("attention backward", qkv, dqkv.tensor);
   check_same("attention backward", y, dy);
   dispatch(qkv.dtype(), "attention", [&](auto type) {
@@ -209,9 +219,11 @@ void CpuEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tenso
     Geometry g = geometry_of<C>(heads, qkv);
     int64_t scratch_size = 8 * g.padded_time * g.padded_size + g.padded_time;
     each_head<C>(g, scratch_size, [&](int64_t b, int64_t h, C* scratch) {
-      int64_t packed = b * g.time * g.stride() + h * g.size, plain = (b * g.time * g.heads + h) * g.size;
-      head_backward<C, T>(g, qkv.data<T>() + packed, y.data<T>() + plain, lse.data<C>() + (b * g.heads + h) * g.time,
-                          dy.data<T>() + plain, dqkv.tensor.data<T>() + packed, dqkv.accumulate, scratch);
+      int64_t packed = b * g.time * g.stride() + h * g.size,
+              plain = (b * g.time * g.heads + h) * g.size;
+      head_backward<C, T>(g, qkv.data<T>() + packed, y.data<T>() + plain,
+                          lse.data<C>() + (b * g.heads + h) * g.time, dy.data<T>() + plain,
+                          dqkv.tensor.data<T>() + packed, dqkv.accumulate, scratch);
     });
   });
 }

@@ -22,8 +22,8 @@ class CpuEngine final : public Engine {
   void scale(double alpha, const Tensor& x, Into y) const override;
   void lerp(double t, const Tensor& x, Tensor& y) const override;
   void descend(double step, double keep, const Tensor& d, Tensor& w) const override;
-  void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1, double beta2,
-            double correction1, double correction2, double eps) const override;
+  void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
+            double beta2, double correction1, double correction2, double eps) const override;
 
   // zip.cpp
   void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const override;
@@ -38,15 +38,15 @@ class CpuEngine final : public Engine {
   // rows.cpp
   void softmax(const Tensor& x, Tensor& y) const override;
   void softmax_backward(const Tensor& y, const Tensor& dy, Into dx) const override;
-  void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain, const Tensor& bias,
-            Tensor& sum, Tensor& y, Tensor& statistics) const override;
+  void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
+            const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const override;
   void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
                      const Tensor& dy, Into dx, Into dgain, Into dbias) const override;
   void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
                      bool to_gradient) const override;
   void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const override;
-  void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics, const Tensor& dy,
-                        Into dx) const override;
+  void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,
+                        const Tensor& dy, Into dx) const override;
   void rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
             Into y) const override;
 
@@ -64,7 +64,8 @@ class CpuEngine final : public Engine {
   void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const override;
 
   // random.cpp
-  void random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) const override;
+  void random_uniform(uint64_t seed, uint64_t stream, double low, double high,
+                      Tensor& x) const override;
   void random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
                      Tensor& x) const override;
 };

@@ -9,10 +9,14 @@ namespace murmur {
 template <class F>
 auto dispatch(DType dtype, const char* op, const F& f) {
   switch (dtype) {
-    case DType::f32: return f(float{});
-    case DType::bf16: return f(bf16{});
-    case DType::f64: return f(double{});
-    case DType::i32: break;
+    case DType::f32:
+      return f(float{});
+    case DType::bf16:
+      return f(bf16{});
+    case DType::f64:
+      return f(double{});
+    case DType::i32:
+      break;
   }
   throw Error(std::string(op) + ": not for " + name_of(dtype) + " tensors");
 }
@@ -22,8 +26,8 @@ inline void check_same(const char* op, const Tensor& a, const Tensor& b) {
         [&] { return std::string(op) + ": " + text(a) + " against " + text(b); });
 }
 
-// A flat range of a contiguous tensor, or row by row: calls f(row, begin_column, end_column) so that
-// kernels over strided and contiguous tensors read alike.
+// A flat range of a contiguous tensor, or row by row: calls f(row, begin_column, end_column) so
+// that kernels over strided and contiguous tensors read alike.
 struct Extent {
   int64_t rows, cols;
 };

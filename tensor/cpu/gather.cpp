@@ -5,16 +5,20 @@
 
 namespace murmur {
 
-void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& positions, Tensor& y) const {
+void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
+                       Tensor& y) const {
   int64_t n = tokens.numel(), cols = table.cols(), times = tokens.cols();
-  check(y.numel() == n * cols && y.dtype() == table.dtype(), [&] { return "gather: " + text(table) + " into " + text(y); });
+  check(y.numel() == n * cols && y.dtype() == table.dtype(),
+        [&] { return "gather: " + text(table) + " into " + text(y); });
   check(!positions || (positions.cols() == cols && positions.rows() >= times), [&] {
-    return "gather: " + std::to_string(times) + " positions wanted, table of positions " + text(positions);
+    return "gather: " + std::to_string(times) + " positions wanted, table of positions " +
+           text(positions);
   });
   const int32_t* token = tokens.data<int32_t>();
   for (int64_t i = 0; i < n; i++) {
     check(token[i] >= 0 && token[i] < table.rows(), [&] {
-      return "gather: token " + std::to_string(token[i]) + " outside a table of " + std::to_string(table.rows()) + " rows";
+      return "gather: token " + std::to_string(token[i]) + " outside a table of " +
+             std::to_string(table.rows()) + " rows";
     });
   }
   dispatch(table.dtype(), "gather", [&](auto type) {
@@ -36,7 +40,8 @@ void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& 
   });
 }
 
-// Columns are dealt out in blocks; each block walks the tokens in order, so every sum has one order.
+// Columns are dealt out in blocks; each block walks the tokens in order, so every sum has one
+// order.
 void CpuEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const {
   int64_t n = tokens.numel(), cols = dy.cols();
   Tensor& table = dtable.tensor;

@@ -13,11 +13,13 @@ void over_runs(const F& f, const Tensors&... tensors) {
   Extent e = extent_of(tensors...);
   int64_t bytes = int64_t(sizeof(T) * sizeof...(tensors));
   if (e.rows == 1) {
-    parallel_for(e.cols, grain_for(e.cols, bytes),
-                 [&](int64_t begin, int64_t end) { f(end - begin, tensors.template data<T>() + begin...); });
+    parallel_for(e.cols, grain_for(e.cols, bytes), [&](int64_t begin, int64_t end) {
+      f(end - begin, tensors.template data<T>() + begin...);
+    });
   } else {
     parallel_for(e.rows, grain_for(e.rows, bytes * e.cols), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; r++) f(e.cols, tensors.template data<T>() + r * tensors.row_stride()...);
+      for (int64_t r = begin; r < end; r++)
+        f(e.cols, tensors.template data<T>() + r * tensors.row_stride()...);
     });
   }
 }
@@ -45,7 +47,8 @@ void backward(const Tensor& x, const Tensor& dy, Into dx) {
         [=](int64_t n, const T* in, const T* din, T* out) {
           if (accumulate) {
 #pragma omp simd
-            for (int64_t i = 0; i < n; i++) out[i] = T(C(out[i]) + C(din[i]) * Op::derivative(C(in[i])));
+            for (int64_t i = 0; i < n; i++)
+              out[i] = T(C(out[i]) + C(din[i]) * Op::derivative(C(in[i])));
           } else {
 #pragma omp simd
             for (int64_t i = 0; i < n; i++) out[i] = T(C(din[i]) * Op::derivative(C(in[i])));
@@ -64,7 +67,8 @@ void CpuEngine::map(Unary op, const Tensor& x, Tensor& y) const {
   check_same("map", x, y);
   switch (op) {
 #define UNARY(name, Functor, low, high, summary) \
-  case Unary::name: return forward<Functor>(x, y);
+  case Unary::name:                              \
+    return forward<Functor>(x, y);
 #include "tensor/ops/ops.def"
 #undef UNARY
   }
@@ -75,14 +79,16 @@ void CpuEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into d
   check_same("map backward", x, dx.tensor);
   switch (op) {
 #define UNARY(name, Functor, low, high, summary) \
-  case Unary::name: return backward<Functor>(x, dy, dx);
+  case Unary::name:                              \
+    return backward<Functor>(x, dy, dx);
 #include "tensor/ops/ops.def"
 #undef UNARY
   }
 }
 
 void CpuEngine::scale(double alpha, const Tensor& x, Into y) const {
-  check(x.shape() == y.tensor.shape(), [&] { return "scale: " + text(x) + " into " + text(y.tensor); });
+  check(x.shape() == y.tensor.shape(),
+        [&] { return "scale: " + text(x) + " into " + text(y.tensor); });
   check_same("scale", x, y.tensor);
   dispatch(x.dtype(), "scale", [&](auto type) {
     using T = decltype(type);

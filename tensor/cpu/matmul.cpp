@@ -1,8 +1,8 @@
 // tensor/cpu/matmul.cpp - matrix products: oneDNN for fp32 and bf16, plain loops for fp64.
 //
-// A product is cut into tiles of the result by its sizes alone, and each tile is one single-threaded
-// library call over the whole inner dimension. The library never sees the number of threads, so it
-// cannot split a sum by it, and 1 and 64 threads give the same bits.
+// A product is cut into tiles of the result by its sizes alone, and each tile is one
+// single-threaded library call over the whole inner dimension. The library never sees the number of
+// threads, so it cannot split a sum by it, and 1 and 64 threads give the same bits.
 #include <oneapi/dnnl/dnnl.h>
 
 #include "tensor/cpu/bf16_matmul.h"
@@ -24,15 +24,17 @@ struct Operand {
   }
 };
 
-void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<float> a, Operand<float> b, float beta,
-              float* c, int64_t c_stride) {
-  dnnl_status_t status = dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, float(alpha),
-                                    a.data, a.stride, b.data, b.stride, beta, c, c_stride);
-  check(status == dnnl_success, [&] { return "matmul: oneDNN status " + std::to_string(int(status)); });
+void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<float> a, Operand<float> b,
+              float beta, float* c, int64_t c_stride) {
+  dnnl_status_t status =
+      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, float(alpha), a.data,
+                 a.stride, b.data, b.stride, beta, c, c_stride);
+  check(status == dnnl_success,
+        [&] { return "matmul: oneDNN status " + std::to_string(int(status)); });
 }
 
-void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<double> a, Operand<double> b, float beta,
-              double* c, int64_t c_stride) {
+void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<double> a, Operand<double> b,
+              float beta, double* c, int64_t c_stride) {
   for (int64_t i = 0; i < m; i++) {
     double* row = c + i * c_stride;
     for (int64_t j = 0; j < n; j++) row[j] = beta == 0 ? 0 : row[j];
@@ -44,16 +46,17 @@ void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<double> a, 
 }
 
 template <class Out>
-void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<bf16> a, Operand<bf16> b, float beta,
-              Out* c, int64_t c_stride) {
+void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<bf16> a, Operand<bf16> b,
+              float beta, Out* c, int64_t c_stride) {
   bf16_matmul({m, n, k, a.data, a.stride, a.transposed, b.data, b.stride, b.transposed, c, c_stride,
                dtype_of<Out>(), float(alpha), beta != 0});
 }
 
-// Tiles of the result. Enough of them to share out, large enough that packing the operands is cheap.
+// Tiles of the result. Enough of them to share out, large enough that packing the operands is
+// cheap.
 struct Tiles {
-  int64_t rows, cols;        // of one tile
-  int64_t down, across;      // how many
+  int64_t rows, cols;    // of one tile
+  int64_t down, across;  // how many
 };
 
 Tiles tiles_for(int64_t m, int64_t n, int64_t k) {
@@ -73,7 +76,9 @@ Tiles tiles_for(int64_t m, int64_t n, int64_t k) {
       break;
     }
   }
-  auto piece = [](int64_t size, int64_t count) { return ((size + count - 1) / count + 15) / 16 * 16; };
+  auto piece = [](int64_t size, int64_t count) {
+    return ((size + count - 1) / count + 15) / 16 * 16;
+  };
   Tiles t{piece(m, down), piece(n, across), 0, 0};
   t.down = (m + t.rows - 1) / t.rows;
   t.across = (n + t.cols - 1) / t.cols;
@@ -88,25 +93,32 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
   int64_t a_rows = a.rows() / batch, b_rows = b.rows() / batch, c_rows = c.tensor.rows() / batch;
   int64_t m = form.transpose_a ? a.cols() : a_rows, k = form.transpose_a ? a_rows : a.cols();
   int64_t n = form.transpose_b ? b_rows : b.cols(), inner = form.transpose_b ? b.cols() : b_rows;
-  check(k == inner && c_rows == m && c.tensor.cols() == n && (!batched || b.shape()[0] == batch), [&] {
-    return "matmul: " + text(a) + (form.transpose_a ? "^T" : "") + " x " + text(b) + (form.transpose_b ? "^T" : "") +
-           " into " + text(c.tensor) + ": sizes do not fit; transpose a side?";
+  check(k == inner && c_rows == m && c.tensor.cols() == n && (!batched || b.shape()[0] == batch),
+        [&] {
+          return "matmul: " + text(a) + (form.transpose_a ? "^T" : "") + " x " + text(b) +
+                 (form.transpose_b ? "^T" : "") + " into " + text(c.tensor) +
+                 ": sizes do not fit; transpose a side?";
+        });
+  check(!form.bias || form.bias.numel() == n, [&] {
+    return "matmul: bias " + text(form.bias) + " for " + std::to_string(n) + " columns";
   });
-  check(!form.bias || form.bias.numel() == n, [&] { return "matmul: bias " + text(form.bias) + " for " + std::to_string(n) + " columns"; });
   Tiles tiles = tiles_for(m, n, k);
   int64_t per_matrix = tiles.down * tiles.across;
   parallel_tasks(batch * per_matrix, [&](int64_t task) {
     int64_t matrix = task / per_matrix, row = task % per_matrix % tiles.down * tiles.rows;
     int64_t col = task % per_matrix / tiles.down * tiles.cols;
     int64_t height = std::min(tiles.rows, m - row), width = std::min(tiles.cols, n - col);
-    Operand<In> left{a.data<In>() + matrix * a_rows * a.row_stride(), a.row_stride(), form.transpose_a};
-    Operand<In> right{b.data<In>() + matrix * b_rows * b.row_stride(), b.row_stride(), form.transpose_b};
+    Operand<In> left{a.data<In>() + matrix * a_rows * a.row_stride(), a.row_stride(),
+                     form.transpose_a};
+    Operand<In> right{b.data<In>() + matrix * b_rows * b.row_stride(), b.row_stride(),
+                      form.transpose_b};
     left.data = left.at(row, 0);
     right.data = right.at(0, col);
     int64_t stride = c.tensor.row_stride();
     Out* out = c.tensor.data<Out>() + (matrix * m + row) * stride + col;
     if (k == 0) {
-      for (int64_t i = 0; i < height && !c.accumulate; i++) std::fill(out + i * stride, out + i * stride + width, Out{});
+      for (int64_t i = 0; i < height && !c.accumulate; i++)
+        std::fill(out + i * stride, out + i * stride + width, Out{});
     } else {
       multiply(height, width, k, form.alpha, left, right, c.accumulate ? 1.f : 0.f, out, stride);
     }
@@ -123,13 +135,15 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
 }  // namespace
 
 void CpuEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const {
-  check(a.dtype() == b.dtype(), [&] { return "matmul: " + text(a) + " x " + text(b) + ": element types differ"; });
+  check(a.dtype() == b.dtype(),
+        [&] { return "matmul: " + text(a) + " x " + text(b) + ": element types differ"; });
   DType in = a.dtype(), out = c.tensor.dtype();
   if (in == DType::f32 && out == DType::f32) return matmul_typed<float, float>(a, b, c, form);
   if (in == DType::bf16 && out == DType::bf16) return matmul_typed<bf16, bf16>(a, b, c, form);
   if (in == DType::bf16 && out == DType::f32) return matmul_typed<bf16, float>(a, b, c, form);
   if (in == DType::f64 && out == DType::f64) return matmul_typed<double, double>(a, b, c, form);
-  throw Error("matmul: " + text(a) + " x " + text(b) + " into " + text(c.tensor) + ": no such combination of types");
+  throw Error("matmul: " + text(a) + " x " + text(b) + " into " + text(c.tensor) +
+              ": no such combination of types");
 }
 
 }  // namespace murmur

@@ -46,7 +46,8 @@ const Engine& cpu_engine() {
   return engine;
 }
 
-// Large blocks ask for huge pages: fewer address translations, and a first touch that is 512 times rarer.
+// Large blocks ask for huge pages: fewer address translations, and a first touch that is 512 times
+// rarer.
 void* CpuEngine::allocate(size_t bytes) const {
   bool large = bytes >= 2 * kHugePage;
   size_t alignment = large ? kHugePage : 64;

@@ -9,8 +9,8 @@
 namespace murmur {
 namespace {
 
-// f(block, out[4]) makes four numbers at a time; always in double and then rounded, so that fp32 and
-// fp64 models start from the same numbers.
+// f(block, out[4]) makes four numbers at a time; always in double and then rounded, so that fp32
+// and fp64 models start from the same numbers.
 template <class F>
 void fill_blocks(Tensor& x, const F& f) {
   check(x.contiguous(), "random: needs contiguous rows");
@@ -31,7 +31,8 @@ void fill_blocks(Tensor& x, const F& f) {
 
 }  // namespace
 
-void CpuEngine::random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) const {
+void CpuEngine::random_uniform(uint64_t seed, uint64_t stream, double low, double high,
+                               Tensor& x) const {
   fill_blocks(x, [=](uint64_t block, double* out) {
     Philox p(seed, stream, block);
     for (int i = 0; i < 4; i++) out[i] = low + (high - low) * double(p.uniform(i));
@@ -39,7 +40,8 @@ void CpuEngine::random_uniform(uint64_t seed, uint64_t stream, double low, doubl
 }
 
 // Box and Muller: two uniform numbers make two normal ones.
-void CpuEngine::random_normal(uint64_t seed, uint64_t stream, double mean, double deviation, Tensor& x) const {
+void CpuEngine::random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
+                              Tensor& x) const {
   fill_blocks(x, [=](uint64_t block, double* out) {
     Philox p(seed, stream, block);
     for (int i = 0; i < 4; i += 2) {

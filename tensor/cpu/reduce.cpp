@@ -58,7 +58,8 @@ void CpuEngine::sum_rows(const Tensor& x, Into y) const {
   int64_t rows = x.rows(), cols = x.cols();
   check(y.tensor.numel() == cols && y.tensor.dtype() == compute_type(x.dtype()),
         [&] { return "sum_rows: " + text(x) + " into " + text(y.tensor); });
-  int64_t grain = std::max<int64_t>(16, (rows + kPieces - 1) / kPieces), pieces = (rows + grain - 1) / grain;
+  int64_t grain = std::max<int64_t>(16, (rows + kPieces - 1) / kPieces),
+          pieces = (rows + grain - 1) / grain;
   dispatch(x.dtype(), "sum_rows", [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;

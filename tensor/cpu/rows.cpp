@@ -46,7 +46,8 @@ void pass_values(int64_t rows, int64_t cols, const T* x, T* y, bool accumulate) 
 
 void check_heads(const char* op, int64_t heads, const Tensor& qkv) {
   check(heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(), [&] {
-    return std::string(op) + ": " + text(qkv) + " is no packed q, k, v of " + std::to_string(heads) + " heads";
+    return std::string(op) + ": " + text(qkv) + " is no packed q, k, v of " +
+           std::to_string(heads) + " heads";
   });
 }
 
@@ -58,7 +59,8 @@ void CpuEngine::softmax(const Tensor& x, Tensor& y) const {
     using T = decltype(type);
     parallel_for(x.rows(), row_grain(x, 2), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {
-        Softmax::forward(Team{}, x.cols(), x.data<T>() + r * x.row_stride(), y.data<T>() + r * y.row_stride());
+        Softmax::forward(Team{}, x.cols(), x.data<T>() + r * x.row_stride(),
+                         y.data<T>() + r * y.row_stride());
       }
     });
   });
@@ -71,7 +73,8 @@ void CpuEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) con
     using T = decltype(type);
     parallel_for(y.rows(), row_grain(y, 3), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {
-        Softmax::backward(Team{}, y.cols(), y.data<T>() + r * y.row_stride(), dy.data<T>() + r * dy.row_stride(),
+        Softmax::backward(Team{}, y.cols(), y.data<T>() + r * y.row_stride(),
+                          dy.data<T>() + r * dy.row_stride(),
                           dx.tensor.data<T>() + r * dx.tensor.row_stride(), dx.accumulate);
       }
     });
@@ -81,7 +84,8 @@ void CpuEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) con
 void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
                      const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const {
   check_same("norm", x, y);
-  check(!gain || gain.numel() == x.cols(), [&] { return "norm: rows of " + text(x) + ", gain " + text(gain); });
+  check(!gain || gain.numel() == x.cols(),
+        [&] { return "norm: rows of " + text(x) + ", gain " + text(gain); });
   int64_t n = x.cols();
   dispatch(x.dtype(), "norm", [&](auto type) {
     using T = decltype(type);
@@ -98,7 +102,8 @@ void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const T
         T* out = y.data<T>() + r * y.row_stride();
         C* stats = statistics.data<C>() + 2 * r;
         if (kind == Norm::layer) {
-          LayerNorm::forward(Team{}, n, in, data_or_null<C>(gain), data_or_null<C>(bias), out, stats);
+          LayerNorm::forward(Team{}, n, in, data_or_null<C>(gain), data_or_null<C>(bias), out,
+                             stats);
         } else {
           RmsNorm::forward(Team{}, n, in, data_or_null<C>(gain), data_or_null<C>(bias), out, stats);
         }
@@ -108,8 +113,9 @@ void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const T
 }
 
 // One pass over x and dy: dx row by row, and per piece of rows the partial sums of dgain and dbias.
-void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
-                              const Tensor& dy, Into dx, Into dgain, Into dbias) const {
+void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
+                              const Tensor& statistics, const Tensor& dy, Into dx, Into dgain,
+                              Into dbias) const {
   check_same("norm backward", x, dy);
   int64_t rows = x.rows(), n = x.cols();
   int64_t grain = std::max<int64_t>(16, (rows + 63) / 64), pieces = (rows + grain - 1) / grain;
@@ -146,22 +152,26 @@ void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain, co
       if (!to.tensor) return;
       C* out = to.tensor.data<C>();
       if (!to.accumulate) std::fill(out, out + n, C(0));
-      for (int64_t p = 0; p < pieces; p++) Team::each(n, [=](int64_t i) { out[i] += parts[p * n + i]; });
+      for (int64_t p = 0; p < pieces; p++)
+        Team::each(n, [=](int64_t i) { out[i] += parts[p * n + i]; });
     };
     gather(dgain, gain_parts);
     gather(dbias, bias_parts);
   });
 }
 
-void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient) const {
+void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
+                              bool to_gradient) const {
   check(targets.numel() == logits.rows() && losses.numel() == logits.rows(), [&] {
-    return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) + ", losses " + text(losses);
+    return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) + ", losses " +
+           text(losses);
   });
   const int32_t* target = targets.data<int32_t>();
   int64_t vocabulary = logits.cols();
   for (int64_t r = 0; r < logits.rows(); r++) {
     check(target[r] >= 0 && target[r] < vocabulary, [&] {
-      return "cross_entropy: target " + std::to_string(target[r]) + " outside a vocabulary of " + std::to_string(vocabulary);
+      return "cross_entropy: target " + std::to_string(target[r]) + " outside a vocabulary of " +
+             std::to_string(vocabulary);
     });
   }
   dispatch(logits.dtype(), "cross_entropy", [&](auto type) {
@@ -169,8 +179,8 @@ void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& los
     using C = Compute<T>;
     parallel_for(logits.rows(), row_grain(logits, 1), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {
-        losses.data<C>()[r] = CrossEntropy::row(Team{}, vocabulary, logits.data<T>() + r * logits.row_stride(),
-                                                target[r], to_gradient);
+        losses.data<C>()[r] = CrossEntropy::row(
+            Team{}, vocabulary, logits.data<T>() + r * logits.row_stride(), target[r], to_gradient);
       }
     });
   });
@@ -185,7 +195,8 @@ void CpuEngine::qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& sta
     C* stats = statistics.data<C>();  // (N, 2 H, 2)
     each_qk_head(rows, heads, cols, [&](int64_t r, int64_t h, int64_t at) {
       RmsNorm::forward(Team{}, size, qkv.data<T>() + at, static_cast<const C*>(nullptr),
-                       static_cast<const C*>(nullptr), y.data<T>() + at, stats + 2 * (r * 2 * heads + h));
+                       static_cast<const C*>(nullptr), y.data<T>() + at,
+                       stats + 2 * (r * 2 * heads + h));
     });
     pass_values(rows, cols, qkv.data<T>(), y.data<T>(), false);
   });
@@ -206,12 +217,14 @@ void CpuEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor&
   });
 }
 
-void CpuEngine::rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles, Into y) const {
+void CpuEngine::rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
+                     Into y) const {
   check_heads("rope", heads, qkv);
   int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads), times = angles.rows();
   int64_t steps = qkv.shape()[-2];
   check(size % 2 == 0 && angles.cols() == size && steps <= times, [&] {
-    return "rope: " + text(qkv) + " with angles " + text(angles) + " for heads of size " + std::to_string(size);
+    return "rope: " + text(qkv) + " with angles " + text(angles) + " for heads of size " +
+           std::to_string(size);
   });
   dispatch(qkv.dtype(), "rope", [&](auto type) {
     using T = decltype(type);

@@ -32,29 +32,33 @@ struct Broadcast {
 };
 
 template <int kRows, int kVectors, class C>
-inline void tile_matmul(int64_t k, Broadcast<C> a, const C* b, int64_t b_stride, C* c, int64_t c_stride) {
+inline void tile_matmul(int64_t k, Broadcast<C> a, const C* b, int64_t b_stride, C* c,
+                        int64_t c_stride) {
   using V = typename VectorOf<C>::type;
   V sum[kRows][kVectors];
   for (int i = 0; i < kRows; i++) {
-    for (int j = 0; j < kVectors; j++) std::memcpy(&sum[i][j], c + i * c_stride + j * kLanes<C>, sizeof(V));
+    for (int j = 0; j < kVectors; j++)
+      std::memcpy(&sum[i][j], c + i * c_stride + j * kLanes<C>, sizeof(V));
   }
   for (int64_t p = 0; p < k; p++) {
     V right[kVectors];
-    for (int j = 0; j < kVectors; j++) std::memcpy(&right[j], b + p * b_stride + j * kLanes<C>, sizeof(V));
+    for (int j = 0; j < kVectors; j++)
+      std::memcpy(&right[j], b + p * b_stride + j * kLanes<C>, sizeof(V));
     for (int i = 0; i < kRows; i++) {
       C left = a.data[i * a.row + p * a.column];
       for (int j = 0; j < kVectors; j++) sum[i][j] += left * right[j];
     }
   }
   for (int i = 0; i < kRows; i++) {
-    for (int j = 0; j < kVectors; j++) std::memcpy(c + i * c_stride + j * kLanes<C>, &sum[i][j], sizeof(V));
+    for (int j = 0; j < kVectors; j++)
+      std::memcpy(c + i * c_stride + j * kLanes<C>, &sum[i][j], sizeof(V));
   }
 }
 
 // c (m, n) += a (m, k) b (k, n), all row-major; n a multiple of the vector length.
 template <class C>
-inline void small_matmul(int64_t m, int64_t n, int64_t k, Broadcast<C> a, const C* b, int64_t b_stride, C* c,
-                         int64_t c_stride) {
+inline void small_matmul(int64_t m, int64_t n, int64_t k, Broadcast<C> a, const C* b,
+                         int64_t b_stride, C* c, int64_t c_stride) {
   constexpr int64_t L = kLanes<C>;
   for (int64_t j = 0; j < n; j += 2 * L) {
     bool pair = j + 2 * L <= n;

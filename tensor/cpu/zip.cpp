@@ -1,4 +1,5 @@
-// tensor/cpu/zip.cpp - y = f(a, b) for every BINARY row of ops.def; b may repeat over a's first dimensions.
+// tensor/cpu/zip.cpp - y = f(a, b) for every BINARY row of ops.def; b may repeat over a's first
+// dimensions.
 #include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/dispatch.h"
@@ -16,7 +17,8 @@ bool is_suffix(const Shape& small, const Shape& large) {
   return true;
 }
 
-// Calls f(at, length, step, right) for contiguous runs; `at` is a flat offset or -1 - row, see run().
+// Calls f(at, length, step, right) for contiguous runs; `at` is a flat offset or -1 - row, see
+// run().
 template <class T, class F>
 void over_pairs(const Tensor& a, const Tensor& b, const Tensor& y, const F& f) {
   bool scalar = b.numel() == 1 && a.numel() != 1;
@@ -28,11 +30,13 @@ void over_pairs(const Tensor& a, const Tensor& b, const Tensor& y, const F& f) {
     return;
   }
   int64_t cols = a.cols(), b_rows = scalar ? 1 : b.rows();
-  parallel_for(a.rows(), grain_for(a.rows(), 3 * int64_t(sizeof(T)) * cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) {
-      f(-1 - r, cols, scalar ? 0 : 1, b.data<T>() + (scalar ? 0 : r % b_rows * b.row_stride()));
-    }
-  });
+  parallel_for(a.rows(), grain_for(a.rows(), 3 * int64_t(sizeof(T)) * cols),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t r = begin; r < end; r++) {
+                   f(-1 - r, cols, scalar ? 0 : 1,
+                     b.data<T>() + (scalar ? 0 : r % b_rows * b.row_stride()));
+                 }
+               });
 }
 
 // Where a run starts: `at` is a flat offset, or -1 - row.
@@ -44,7 +48,8 @@ T* run(const Tensor& x, int64_t at) {
 void check_operands(const char* op, const Tensor& a, const Tensor& b, const Tensor& y) {
   check_same(op, a, y);
   check(a.dtype() == b.dtype() && is_suffix(b.shape(), a.shape()), [&] {
-    return std::string(op) + ": " + text(a) + " with " + text(b) + ": the right side must have the left side's last dimensions";
+    return std::string(op) + ": " + text(a) + " with " + text(b) +
+           ": the right side must have the left side's last dimensions";
   });
 }
 
@@ -95,19 +100,22 @@ void CpuEngine::zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) cons
   check_operands("zip", a, b, y);
   switch (op) {
 #define BINARY(name, Functor, low, high, summary) \
-  case Binary::name: return forward<Functor>(a, b, y);
+  case Binary::name:                              \
+    return forward<Functor>(a, b, y);
 #include "tensor/ops/ops.def"
 #undef BINARY
   }
 }
 
-void CpuEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
-                             Into d) const {
+void CpuEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b,
+                             const Tensor& dy, Into d) const {
   check_operands("zip backward", a, b, dy);
-  check(d.tensor.contiguous() == dy.contiguous(), "zip backward: one gradient has strided rows, the other not");
+  check(d.tensor.contiguous() == dy.contiguous(),
+        "zip backward: one gradient has strided rows, the other not");
   switch (op) {
 #define BINARY(name, Functor, low, high, summary) \
-  case Binary::name: return backward<Functor>(left, a, b, dy, d);
+  case Binary::name:                              \
+    return backward<Functor>(left, a, b, dy, d);
 #include "tensor/ops/ops.def"
 #undef BINARY
   }

@@ -11,7 +11,8 @@ namespace murmur {
 
 struct CrossEntropy {
   template <class Team, class T>
-  MURMUR_HD static Compute<T> row(const Team& team, int64_t n, T* x, int64_t target, bool to_gradient) {
+  MURMUR_HD static Compute<T> row(const Team& team, int64_t n, T* x, int64_t target,
+                                  bool to_gradient) {
     using C = Compute<T>;
     C m = team.max(n, C(-INFINITY), [=](int64_t i) { return C(x[i]); });
     C s = team.template sum<C>(n, [=](int64_t i) { return exp_of(C(x[i]) - m); });

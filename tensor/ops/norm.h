@@ -1,4 +1,5 @@
-// tensor/ops/norm.h - layer norm (Ba et al., 2016) and RMS norm (Zhang & Sennrich, 2019), one formula.
+// tensor/ops/norm.h - layer norm (Ba et al., 2016) and RMS norm (Zhang & Sennrich, 2019), one
+// formula.
 //
 //   mean = sum x / n   (0 for RMS norm)      rstd = (sum (x - mean)^2 / n + eps)^(-1/2)
 //   xhat = (x - mean) rstd                   y = xhat gain + bias
@@ -24,7 +25,8 @@ struct RowNorm {
     if constexpr (kCentred) {
       mean = team.template sum<C>(n, [=](int64_t i) { return C(x[i]); }) / C(n);
     }
-    C square = team.template sum<C>(n, [=](int64_t i) { return (C(x[i]) - mean) * (C(x[i]) - mean); });
+    C square =
+        team.template sum<C>(n, [=](int64_t i) { return (C(x[i]) - mean) * (C(x[i]) - mean); });
     C rstd = C(1) / sqrt_of(square / C(n) + C(kEps));
     statistics[0] = mean;
     statistics[1] = rstd;
@@ -39,7 +41,8 @@ struct RowNorm {
 
   template <class Team, class T>
   MURMUR_HD static void backward(const Team& team, int64_t n, const T* x, const Compute<T>* gain,
-                                 const Compute<T>* statistics, const T* dy, T* dx, bool accumulate) {
+                                 const Compute<T>* statistics, const T* dy, T* dx,
+                                 bool accumulate) {
     using C = Compute<T>;
     C mean = statistics[0], rstd = statistics[1];
     auto g = [=](int64_t i) { return gain ? C(dy[i]) * gain[i] : C(dy[i]); };
@@ -48,9 +51,8 @@ struct RowNorm {
     if constexpr (kCentred) mean_g = team.template sum<C>(n, g) / C(n);
     C mean_gx = team.template sum<C>(n, [=](int64_t i) { return g(i) * xhat(i); }) / C(n);
     if (accumulate) {
-      team.each(n, [=](int64_t i) {
-        dx[i] = T(C(dx[i]) + rstd * (g(i) - mean_g - xhat(i) * mean_gx));
-      });
+      team.each(
+          n, [=](int64_t i) { dx[i] = T(C(dx[i]) + rstd * (g(i) - mean_g - xhat(i) * mean_gx)); });
     } else {
       team.each(n, [=](int64_t i) { dx[i] = T(rstd * (g(i) - mean_g - xhat(i) * mean_gx)); });
     }

@@ -1,5 +1,5 @@
-// tensor/ops/rope.h - rotary position embedding (Su et al., 2021), halves form: the pair (x[j], x[j + D/2])
-// of a head of size D at time t turns by the angle t base^(-2j/D).
+// tensor/ops/rope.h - rotary position embedding (Su et al., 2021), halves form: the pair (x[j], x[j
+// + D/2]) of a head of size D at time t turns by the angle t base^(-2j/D).
 //
 //   y1 = x1 cos - x2 sin        y2 = x2 cos + x1 sin        backward: the same with -sin
 #pragma once

@@ -296,12 +296,13 @@ TEST_CASE("evaluation: full batches, then fewer rows, then what is left") {
 
 TEST_CASE("prepare and read back: train then validation is the text, for every tokenizer") {
   TemporaryFolder folder;
-  const std::string first = "Call me Ishmael. \u20ac\u00e9 Some years ago \u2014 never mind\n";
-  const std::string second = "how long precisely \U0001f40b having little or no money\n";
+  const std::string first = "Ishmael \u20ac\u00e9\u20ac\u2014\u20ac\u00e9\u00e9\u20ac years ago\n";
+  const std::string second =
+      "\U0001f40b\U0001f433\U0001f40b\U0001f433\U0001f40b little or no money\n";
   const std::vector<std::string> files = {written(folder, "a.txt", first),
                                           written(folder, "b.txt", second)};
   for (const TokenizerInfo& info : tokenizers()) {
-    for (double fraction : {0.05, 0.3, 0.5, 0.9}) {
+    for (double fraction : {0.05, 0.12, 0.2, 0.28, 0.36, 0.44, 0.5, 0.61, 0.77, 0.9}) {
       CAPTURE(info.name);
       CAPTURE(fraction);
       const std::string out = folder / ("data-" + info.name);

@@ -108,7 +108,7 @@ TEST_CASE("a length that does not fit the header is refused, by one byte too") {
   CHECK(says(refusal(path, sound.substr(0, 1024)), path, "truncated"));
   CHECK(says(refusal(path, sound + "x"), path, "1 bytes too many"));
   CHECK(says(refusal(path, shard_with(2, 2147483647)), path, "truncated"));
-  CHECK(says(refusal(path, shard_with(2, -1)), path, "-1 tokens"));
+  CHECK(says(refusal(path, shard_with(2, -1)), path, "the header says -1 tokens"));
   CHECK(says(refusal(path, sound.substr(0, 1023)), path, "too short for the header"));
   CHECK(says(refusal(path, ""), path, "too short for the header"));
 }

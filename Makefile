@@ -1,0 +1,61 @@
+# Makefile - the front door.
+#
+#   make train     install what is missing, build, prepare the King James text, train a small GPT
+#   make test      install what is missing, build, run all tests
+#   make build     the program: build/murmur
+#   make asan      all tests under the address and undefined-behaviour sanitizers
+#   make clean     remove build folders; data/ and runs/ stay
+#
+# Your own text:  make train TEXT=my.txt
+
+TEXT   ?=
+NAME    = $(if $(TEXT),$(basename $(notdir $(TEXT))),kjv)
+DATA    = data/$(NAME)
+RUN    ?= runs/$(NAME)
+FLAGS  ?=
+PROMPT ?= In the beginning
+
+PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev \
+           libstb-dev fonts-dejavu-core bible-kjv bible-kjv-text patch
+
+.PHONY: train test build asan setup clean
+.DELETE_ON_ERROR:
+
+train: build $(DATA)/data.json
+	build/murmur train --data $(DATA) --out $(RUN) --resume $(FLAGS)
+	@echo
+	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500
+
+test: build
+	ctest --test-dir build --output-on-failure
+
+build: setup
+	@cmake --preset cpu > build.log 2>&1 || { cat build.log; rm build.log; exit 1; }
+	@grep '^-- Murmur' -A 2 build.log; rm build.log
+	cmake --build build
+
+asan: setup
+	cmake --preset cpu-asan
+	cmake --build build-asan
+	ctest --test-dir build-asan --output-on-failure
+
+# Installs only what is missing; asks for nothing where all is there.
+setup:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  if ! command -v apt-get > /dev/null; then echo "make: install these with your package manager: $$missing"; exit 1; fi; \
+	  if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
+	  echo "installing:" $$missing; \
+	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing > /dev/null; \
+	fi
+
+# The whole King James Bible, a verse a line, without the "Ge1:1 " in front.
+data/kjv.txt:
+	@mkdir -p data
+	bible -f gen1:1-rev22:21 2> /dev/null | sed 's/^[^ ]* //' > $@
+
+$(DATA)/data.json: $(if $(TEXT),$(TEXT),data/kjv.txt) | build
+	build/murmur data prepare $< --out $(DATA)
+
+clean:
+	rm -rf build build-asan

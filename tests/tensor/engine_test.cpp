@@ -1,0 +1,234 @@
+// The CPU engine against plain loops in double: odd sizes, strided rows, every element type; and
+// the promise that the number of threads never changes a bit.
+#include "tensor/engine.h"
+
+#include <doctest/doctest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "tensor/ops/philox.h"
+#include "tensor/scalar.h"
+
+using namespace murmur;
+
+namespace {
+
+const Engine& e = engine(Device::cpu);
+
+Tensor random(Shape shape, uint64_t stream, DType dtype = DType::f32, double low = -1,
+              double high = 1) {
+  Tensor x(shape, dtype);
+  e.random_uniform(3, stream, low, high, x);
+  return x;
+}
+
+double tolerance(DType dtype) {
+  return dtype == DType::f64 ? 1e-12 : dtype == DType::f32 ? 2e-6 : 1e-2;
+}
+
+void check_close(const std::vector<double>& got, const std::vector<double>& expected,
+                 double relative) {
+  REQUIRE(got.size() == expected.size());
+  double scale = 0;
+  for (double v : expected) scale = std::max(scale, std::fabs(v));
+  size_t worst = 0;
+  for (size_t i = 0; i < got.size(); i++) {
+    if (!(std::fabs(got[i] - expected[i]) <= std::fabs(got[worst] - expected[worst]))) worst = i;
+  }
+  if (got.empty()) return;
+  CAPTURE(worst);
+  CAPTURE(got[worst]);
+  CAPTURE(expected[worst]);
+  CHECK(std::fabs(got[worst] - expected[worst]) <= relative * std::max(scale, 1.0));
+}
+
+double at(const std::vector<double>& x, int64_t i, int64_t j, int64_t cols, bool transposed,
+          int64_t rows) {
+  return transposed ? x[size_t(j * rows + i)] : x[size_t(i * cols + j)];
+}
+
+}  // namespace
+
+TEST_CASE("matmul: every transposition, type, accumulation, bias; odd and degenerate sizes") {
+  struct Size {
+    int64_t m, n, k;
+  };
+  for (Size s : {Size{1, 1, 1}, Size{3, 5, 7}, Size{33, 17, 65}, Size{200, 130, 64},
+                 Size{1, 300, 20}, Size{300, 1, 20}}) {
+    for (DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+      for (int form = 0; form < 8; form++) {
+        bool ta = form & 1, tb = form & 2, accumulate = form & 4;
+        CAPTURE(s.m);
+        CAPTURE(s.n);
+        CAPTURE(s.k);
+        CAPTURE(name_of(dtype));
+        CAPTURE(form);
+        Tensor a = random(ta ? Shape{s.k, s.m} : Shape{s.m, s.k}, 0, dtype);
+        Tensor b = random(tb ? Shape{s.n, s.k} : Shape{s.k, s.n}, 1, dtype);
+        Tensor bias = random({s.n}, 2, compute_type(dtype));
+        Tensor c = random({s.m, s.n}, 3, dtype == DType::bf16 && accumulate ? DType::f32 : dtype);
+        std::vector<double> expected = to_vector(c), va = to_vector(a), vb = to_vector(b),
+                            vbias = to_vector(bias);
+        for (int64_t i = 0; i < s.m; i++) {
+          for (int64_t j = 0; j < s.n; j++) {
+            double sum = 0;
+            for (int64_t p = 0; p < s.k; p++)
+              sum += at(va, i, p, s.k, ta, s.m) * at(vb, p, j, s.n, tb, s.k);
+            double& out = expected[size_t(i * s.n + j)];
+            out = (accumulate ? out : 0) + 0.5 * sum + vbias[size_t(j)];
+          }
+        }
+        e.matmul(a, b, {c, accumulate},
+                 {.transpose_a = ta, .transpose_b = tb, .alpha = 0.5, .bias = bias});
+        check_close(to_vector(c), expected, tolerance(dtype) * 4);
+      }
+    }
+  }
+}
+
+TEST_CASE(
+    "matmul: banks equal their slices, strided rows equal copies, empty inner dimension gives "
+    "zero") {
+  Tensor a = random({3, 20, 30}, 0), b = random({3, 30, 10}, 1), c({3, 20, 10}), one({1, 20, 10});
+  e.matmul(a, b, {c}, {});
+  for (int64_t k = 0; k < 3; k++) {
+    e.matmul(a.slice(k, k + 1), b.slice(k, k + 1), {one}, {});
+    CHECK(to_vector(one) == to_vector(c.slice(k, k + 1)));
+  }
+  Tensor wide = random({20, 90}, 2), right = random({30, 10}, 3), narrow({20, 30}), y({20, 10}),
+         z({20, 10});
+  e.copy(wide.columns(30, 60), narrow);
+  e.matmul(wide.columns(30, 60), right, {y}, {});
+  e.matmul(narrow, right, {z}, {});
+  CHECK(to_vector(y) == to_vector(z));
+  e.matmul(Tensor({4, 0}), Tensor({0, 5}), {y = random({4, 5}, 4)}, {});
+  CHECK(to_vector(y) == std::vector<double>(20, 0.0));
+  CHECK_THROWS_WITH(e.matmul(Tensor({4, 8}), Tensor({6, 2}), {y}, {}),
+                    doctest::Contains("fp32 (4, 8) cpu x fp32 (6, 2) cpu"));
+}
+
+TEST_CASE(
+    "attention equals the formula, for head sizes around a vector and lengths around a block") {
+  for (int64_t size : {1, 8, 16, 20, 64, 128}) {
+    for (int64_t time : {1, 7, 32, 33, 64, 65, 130}) {
+      CAPTURE(size);
+      CAPTURE(time);
+      int64_t heads = 2, width = heads * size;
+      Tensor qkv = random({2, time, 3 * width}, uint64_t(size), DType::f32, -2, 2),
+             y({2, time, width}), lse({2, heads, time});
+      e.attention(heads, qkv, y, lse);
+      std::vector<double> x = to_vector(qkv), expected(size_t(2 * time * width));
+      for (int64_t b = 0; b < 2; b++) {
+        for (int64_t h = 0; h < heads; h++) {
+          for (int64_t t = 0; t < time; t++) {
+            auto entry = [&](int64_t row, int64_t part, int64_t d) {
+              return x[size_t((b * time + row) * 3 * width + part * width + h * size + d)];
+            };
+            std::vector<double> score(size_t(t + 1));
+            double top = -INFINITY, total = 0;
+            for (int64_t s = 0; s <= t; s++) {
+              for (int64_t d = 0; d < size; d++)
+                score[size_t(s)] += entry(t, 0, d) * entry(s, 1, d) / std::sqrt(double(size));
+              top = std::max(top, score[size_t(s)]);
+            }
+            for (double& v : score) total += v = std::exp(v - top);
+            for (int64_t s = 0; s <= t; s++) {
+              for (int64_t d = 0; d < size; d++)
+                expected[size_t((b * time + t) * width + h * size + d)] +=
+                    score[size_t(s)] / total * entry(s, 2, d);
+            }
+          }
+        }
+      }
+      check_close(to_vector(y), expected, 5e-6);
+    }
+  }
+}
+
+TEST_CASE("elementwise ops on strided rows equal the same on copies") {
+  Tensor wide = random({5, 40}, 0, DType::f32, 0.5, 1.5), a = wide.columns(3, 20), copy(a.shape()),
+         y(a.shape()), z(a.shape());
+  e.copy(a, copy);
+  e.map(Unary::gelu, a, y);
+  e.map(Unary::gelu, copy, z);
+  CHECK(to_vector(y) == to_vector(z));
+  Tensor other = random({5, 17}, 1, DType::f32, 0.5, 1.5);
+  e.zip(Binary::div, a, other, y);
+  e.zip(Binary::div, copy, other, z);
+  CHECK(to_vector(y) == to_vector(z));
+  CHECK(e.sum(a) == doctest::Approx(e.sum(copy)));
+}
+
+TEST_CASE("exp and tanh in fp32 are within 4e-7 of the exact values, and right at the ends") {
+  for (double x = -87; x < 88; x += 0.37)
+    CHECK(double(exp_of(float(x))) == doctest::Approx(std::exp(double(float(x)))).epsilon(4e-7));
+  for (double x = -9; x < 9; x += 0.0137)
+    CHECK(double(tanh_of(float(x))) == doctest::Approx(std::tanh(double(float(x)))).epsilon(6e-7));
+  CHECK(exp_of(-INFINITY) == 0.f);
+  CHECK(exp_of(-100.f) == 0.f);
+  CHECK(exp_of(89.f) == INFINITY);
+  CHECK(std::isnan(exp_of(NAN)));
+  CHECK(tanh_of(50.f) == 1.f);
+  CHECK(tanh_of(-50.f) == -1.f);
+}
+
+TEST_CASE(
+    "random numbers are a function of seed, stream and place; Philox gives its published answer") {
+  Philox zero(0, 0, 0);  // Salmon et al., known answers: counter 0, key 0
+  CHECK(zero.x[0] == 0x6627e8d5u);
+  CHECK(zero.x[1] == 0xe169c58du);
+  CHECK(zero.x[2] == 0xbc57ac4cu);
+  CHECK(zero.x[3] == 0x9b00dbd8u);
+  Tensor a({100001}), b({50}), n({100001});
+  e.random_uniform(5, 9, 0, 1, a);
+  e.random_uniform(5, 9, 0, 1, b);
+  CHECK(to_vector(a.slice(0, 50)) == to_vector(b));
+  e.random_uniform(5, 10, 0, 1, b);
+  CHECK(to_vector(a.slice(0, 50)) != to_vector(b));
+  e.random_normal(5, 9, 1, 2, n);
+  CHECK(e.sum(n) / 100001 == doctest::Approx(1).epsilon(0.02));
+  CHECK(e.sum_of_squares(n) / 100001 == doctest::Approx(5).epsilon(0.03));
+}
+
+TEST_CASE("one thread and many give the same bits") {
+  auto run = [] {
+    std::vector<Tensor> results;
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      Tensor x = random({3, 70, 96}, 0, dtype), w = random({130, 96}, 1, dtype),
+             dy = random({210, 130}, 2, dtype);
+      Tensor y({3, 70, 130}, dtype), dw({130, 96}), qkv = random({3, 70, 96}, 3, dtype),
+                                                    a({3, 70, 32}, dtype);
+      Tensor lse({3, 2, 70}), d({3, 70, 96}, dtype), bias({130}), stats({210, 2}),
+          norm({3, 70, 96}, dtype), none, gain({96});
+      e.fill(gain, 1.5);
+      e.matmul(x, w, {y}, {.transpose_b = true});
+      e.matmul(dy, x.view({210, 96}), {dw}, {.transpose_a = true});
+      e.attention(2, qkv, a, lse);
+      e.attention_backward(2, qkv, a, lse, a, {d});
+      e.sum_rows(dy, {bias});
+      e.norm(Norm::layer, x, {}, gain, {}, none, norm, stats);
+      for (const Tensor& t : {y, dw, a, lse, d, bias, norm}) results.push_back(t);
+      results.push_back(Tensor::of({e.sum(x), e.sum_of_squares(dy)}, {2}, DType::f64));
+    }
+    Tensor big_a = random({1000, 300}, 5), big_b = random({1000, 200}, 6), product({300, 200});
+    e.matmul(big_a, big_b, {product},
+             {.transpose_a = true});  // a weight gradient: long inner dimension
+    results.push_back(product);
+    return results;
+  };
+  int threads = omp_get_max_threads();
+  omp_set_num_threads(1);
+  auto one = run();
+  for (int n : {2, 3, 5}) {
+    omp_set_num_threads(n);
+    auto many = run();
+    for (size_t i = 0; i < one.size(); i++) {
+      CAPTURE(n);
+      CAPTURE(i);
+      CHECK(std::memcmp(one[i].raw(), many[i].raw(), one[i].bytes()) == 0);
+    }
+  }
+  omp_set_num_threads(threads);
+}
