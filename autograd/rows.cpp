@@ -55,13 +55,12 @@ SumAndNorm add_norm(Norm kind, const Var& x, const Var& branch, const Var& gain,
   engine(y.device())
       .norm(kind, x.value(), branch.value(), gain.value(), bias.value(), sum, y, statistics);
   if (!recording({x, branch, gain, bias})) return {Var(sum), Var(y)};
-  auto results =
-      record_many({sum, y}, [kind, dx = x.sink(), dbranch = branch.sink(), dgain = gain.sink(),
-                             dbias = bias.sink(), sum, gain = gain.value(),
-                             statistics](std::span<const Tensor> d) {
+  auto results = record_many(
+      {sum, y}, [kind, dx = x.sink(), dbranch = branch.sink(), dgain = gain.sink(),
+                 dbias = bias.sink(), sum, gain = gain.value(), statistics](std::span<Tensor> d) {
         // The gradient of the sum is what came back along the residual stream plus the norm's
         // share.
-        Tensor total = d[0];
+        Tensor total = std::move(d[0]);
         if (d[1]) {
           bool accumulate = bool(total);
           if (!accumulate || !total.unique()) {

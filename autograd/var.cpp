@@ -72,12 +72,13 @@ bool recording(std::initializer_list<Var> inputs) {
 Var record(Tensor value, std::initializer_list<Var> inputs,
            std::function<void(const Tensor&)> backward) {
   if (!recording(inputs)) return Var(std::move(value));
-  return record_many({std::move(value)}, [backward = std::move(backward)](
-                                             std::span<const Tensor> dy) { backward(dy[0]); })[0];
+  return record_many({std::move(value)}, [backward = std::move(backward)](std::span<Tensor> dy) {
+    backward(dy[0]);
+  })[0];
 }
 
 std::vector<Var> record_many(std::vector<Tensor> values,
-                             std::function<void(std::span<const Tensor>)> backward) {
+                             std::function<void(std::span<Tensor>)> backward) {
   std::vector<Var> results;
   Tape::Node node;
   for (Tensor& value : values) {

@@ -75,8 +75,7 @@ class Var {
  private:
   friend class Tape;
   friend Var record(Tensor, std::initializer_list<Var>, std::function<void(const Tensor&)>);
-  friend std::vector<Var> record_many(std::vector<Tensor>,
-                                      std::function<void(std::span<const Tensor>)>);
+  friend std::vector<Var> record_many(std::vector<Tensor>, std::function<void(std::span<Tensor>)>);
 
   Tensor value_;
   std::shared_ptr<GradientSlot> slot_;
@@ -98,12 +97,11 @@ class Tape {
   size_t size() const { return nodes_.size(); }
 
  private:
-  friend std::vector<Var> record_many(std::vector<Tensor>,
-                                      std::function<void(std::span<const Tensor>)>);
+  friend std::vector<Var> record_many(std::vector<Tensor>, std::function<void(std::span<Tensor>)>);
 
   struct Node {
     std::vector<std::shared_ptr<GradientSlot>> outputs;
-    std::function<void(std::span<const Tensor>)> backward;
+    std::function<void(std::span<Tensor>)> backward;
   };
   std::vector<Node> nodes_;
   Tape* outer_;
@@ -127,8 +125,9 @@ bool recording(std::initializer_list<Var> inputs);
 // constant.
 Var record(Tensor value, std::initializer_list<Var> inputs,
            std::function<void(const Tensor& dy)> backward);
-// Several results at once; the caller has asked recording(). A gradient that never came is empty.
+// Several results at once; the caller has asked recording(). A gradient that never came is empty;
+// a node may move the others out and write into them.
 std::vector<Var> record_many(std::vector<Tensor> values,
-                             std::function<void(std::span<const Tensor>)> backward);
+                             std::function<void(std::span<Tensor>)> backward);
 
 }  // namespace murmur

@@ -25,14 +25,15 @@ struct Storage {
 };
 
 struct MemoryStats {
-  int64_t system_allocations = 0;  // calls to the system allocator since the start
-  int64_t bytes_in_use = 0;        // held by live tensors
-  int64_t peak_bytes = 0;          // largest bytes_in_use since the last reset_peak_memory()
-  int64_t bytes_cached = 0;        // waiting in the cache
+  int64_t fresh_blocks = 0;  // requests the cache could not serve, since the start
+  int64_t bytes_in_use = 0;  // held by live tensors
+  int64_t peak_bytes = 0;    // largest bytes_in_use since the last reset_peak_memory()
+  int64_t bytes_cached = 0;  // waiting in the cache
 };
 
 MemoryStats memory_stats(Device device = Device::cpu);
 void reset_peak_memory(Device device = Device::cpu);
-void release_cached_memory(Device device = Device::cpu);  // gives what waits back to the system
+// Gives large blocks that wait back to the system.
+void release_cached_memory(Device device = Device::cpu);
 
 }  // namespace murmur

@@ -75,7 +75,7 @@ std::string bench_step(const Config& config, int64_t steps) {
   };
   for (int i = 0; i < 3; i++) step();
   reset_peak_memory();
-  int64_t allocations = memory_stats().system_allocations;
+  int64_t allocations = memory_stats().fresh_blocks;
   forward_ms = backward_ms = update_ms = 0;
   std::vector<double> times;
   for (int64_t i = 0; i < steps; i++) {
@@ -104,7 +104,7 @@ std::string bench_step(const Config& config, int64_t steps) {
   result["parameters"] = model.parameters.count();
   result["state_bytes"] = update.state_bytes();
   result["peak_bytes"] = memory_stats().peak_bytes;
-  result["system_allocations_after_warmup"] = memory_stats().system_allocations - allocations;
+  result["fresh_blocks_after_warmup"] = memory_stats().fresh_blocks - allocations;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   result["peak_rss_bytes"] = int64_t(usage.ru_maxrss) * 1024;

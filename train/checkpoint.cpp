@@ -67,13 +67,15 @@ std::string state_text(int64_t step, const CheckpointState& state, const json& f
   }
 }
 
+// The checksum also guards against doubled keys: whoever wrote this text had a map.
 json read_state(const std::string& path) {
   std::string text = read_file(path);
   bool whole =
       text.starts_with(kSealed) && text.size() > kSealed.size() + 8 && sealed(text) == text;
   json root = whole ? json::parse(text, nullptr, false) : json();
-  if (!root.is_object())
+  if (!root.is_object()) {
     throw InputError(path + ": damaged or edited: its checksum does not fit; use another copy");
+  }
   return root;
 }
 
@@ -101,8 +103,9 @@ void sweep(const std::string& folder) {
 }
 
 void retire(const std::string& folder, std::span<const int64_t> steps) {
-  for (int64_t step : steps)
+  for (int64_t step : steps) {
     rename_path(folder + "/" + checkpoint_name(step), part_of(folder, step));
+  }
   if (!steps.empty()) sync_directory(folder);
   sweep(folder);
 }
@@ -191,7 +194,7 @@ void save_checkpoint(const std::string& run_dir, int64_t step, std::span<const N
 Checkpoint load_checkpoint(const std::string& run_dir, std::optional<int64_t> step) {
   std::vector<int64_t> steps = list_checkpoints(run_dir);
   if (steps.empty()) {
-    throw InputError(run_dir + ": no checkpoint here; check the path, or train without --resume");
+    throw InputError(run_dir + ": no checkpoint here; check the path, or train first");
   }
   int64_t wanted = step.value_or(steps.back());
   std::string others;  // what else there is, nearest first

@@ -100,14 +100,18 @@ void DurableFile::overwrite(uint64_t offset, const void* bytes, size_t count) {
 
 void DurableFile::commit() {
   if (uninterrupted([&] { return ::fsync(descriptor_); }) < 0) fail(part_, "write", errno);
-  bool closed =
-      ::close(std::exchange(descriptor_, -1)) == 0;  // network disks report a full disk here
-  int error = errno;
-  if (closed && ::rename(part_.c_str(), path_.c_str()) == 0)
-    return sync_directory(directory_of(path_));
-  if (closed) error = errno;
-  ::unlink(part_.c_str());
-  fail(path_, closed ? "put the finished file in place" : "write", error);
+  const char* action = "write";  // network disks report a full disk on closing
+  bool done = ::close(std::exchange(descriptor_, -1)) == 0;
+  if (done) {
+    action = "put the finished file in place";
+    done = ::rename(part_.c_str(), path_.c_str()) == 0;
+  }
+  if (!done) {
+    int error = errno;
+    ::unlink(part_.c_str());
+    fail(path_, action, error);
+  }
+  sync_directory(directory_of(path_));
 }
 
 void write_file_durably(const std::string& path, std::string_view bytes) {
@@ -187,7 +191,8 @@ void replace_directory(const std::string& from, const std::string& to) {
   if (!std::filesystem::exists(to, ignored)) return rename_path(from, to);
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
   if (errno != EINVAL && errno != ENOSYS) fail(to, "replace", errno);
-  // A file system that cannot exchange two names (some network disks): three steps, not one.
+  // A file system that cannot exchange two names (some network disks): `to` is missing for an
+  // instant.
   std::string aside = from + ".old";
   rename_path(to, aside);
   rename_path(from, to);

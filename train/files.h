@@ -55,7 +55,8 @@ std::string read_file(const std::string& path);  // the whole file; pipes too
 void make_directories(const std::string& path);  // with missing parents, durably
 void sync_directory(const std::string& path);    // makes creations, renames and removals in it last
 
-// Puts the directory `from` in the place of `to`. What stood there, if anything, is then at `from`.
+// Puts the directory `from` in the place of `to`, in one act where the file system can exchange two
+// names. What stood there, if anything, is then at `from`.
 void replace_directory(const std::string& from, const std::string& to);
 
 void rename_path(const std::string& from, const std::string& to);

@@ -59,7 +59,10 @@ class ConfigFlags {
   void add(const std::string& name, const Option& option, const std::string& group,
            bool show_default = true) {
     if (values_.count(name)) return;  // several optimizers share a setting's name
-    CLI::Option* flag = command_.add_option("--" + name, values_[name], option.summary)
+    std::string dashed = name;
+    std::replace(dashed.begin(), dashed.end(), '_', '-');
+    std::string flags = "--" + dashed + (dashed == name ? "" : ",--" + name);
+    CLI::Option* flag = command_.add_option(flags, values_[name], option.summary)
                             ->type_name(option_kind(option))
                             ->group(group);
     if (show_default && group == "Settings") flag->default_str(option_text(option));

@@ -4,7 +4,6 @@
 #include "train/safetensors.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>  // join
 
 #include <algorithm>
 #include <cstring>  // memcpy
@@ -111,17 +110,19 @@ std::string header_of(const std::vector<const NamedTensor*>& tensors,
     check(item.first != "format" && item.first != kSealKey, [&] {
       return "safetensors: metadata " + shown(item.first) + " is written by itself; leave it out";
     });
-    header += "," + quoted(item.first) + ":" + quoted(item.second);
+    header += fmt::format(",{}:{}", quoted(item.first), quoted(item.second));
   }
   header += "}";
   uint64_t begin = 0;
   for (const NamedTensor* named : tensors) {
     const Tensor& tensor = named->tensor;
-    std::vector<int64_t> sizes;
-    for (int i = 0; i < tensor.shape().rank(); i++) sizes.push_back(tensor.shape()[i]);
+    std::string sizes;
+    for (int i = 0; i < tensor.shape().rank(); i++) {
+      sizes += fmt::format("{}{}", i ? "," : "", tensor.shape()[i]);
+    }
     header += fmt::format(R"(,{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
-                          quoted(named->name), format_name(tensor.dtype()), fmt::join(sizes, ","),
-                          begin, begin + tensor.bytes());
+                          quoted(named->name), format_name(tensor.dtype()), sizes, begin,
+                          begin + tensor.bytes());
     begin += tensor.bytes();
   }
   header += "}";
@@ -418,8 +419,9 @@ Tensor SafetensorsFile::read(const std::string& name) const {
     read_converted<uint8_t, int32_t>(*file_, at, tensor, [](uint8_t x) { return int32_t(x); });
   } else if (entry.dtype == "I64") {
     read_converted<int64_t, int32_t>(*file_, at, tensor, [&](int64_t x) {
-      if (x != int32_t(x))
+      if (x != int32_t(x)) {
         unreadable(fmt::format("holds {}, beyond int32", x), "store smaller numbers");
+      }
       return int32_t(x);
     });
   }

@@ -58,13 +58,15 @@ void load_rows(const Geometry& g, const T* from, int64_t stride, C factor, C* to
   }
 }
 
-// (T, D) of a packed tensor -> (D, padded T).
-template <class C, class T>
-void load_columns(const Geometry& g, const T* from, int64_t stride, C* to) {
-  for (int64_t t0 = 0; t0 < g.padded_time; t0 += 16) {
-    for (int64_t d = 0; d < g.size; d++) {
-      C* row = to + d * g.padded_time;
-      for (int64_t t = t0; t < t0 + 16; t++) row[t] = t < g.time ? C(from[t * stride + d]) : C(0);
+// (padded T, padded D) -> blocks of keys, each (padded D, kKeys): a block is contiguous, so its
+// rows do not compete for the same lines of the first-level cache.
+template <class C>
+void transpose_to_blocks(const Geometry& g, const C* rows, C* to) {
+  constexpr int64_t L = kLanes<C>;
+  for (int64_t t = 0; t < g.padded_time; t += L) {
+    for (int64_t d = 0; d < g.padded_size; d += L) {
+      transpose_block(rows + t * g.padded_size + d, g.padded_size,
+                      to + t / kKeys * kKeys * g.padded_size + d * kKeys + t % kKeys, kKeys);
     }
   }
 }
@@ -88,8 +90,8 @@ template <class C>
 void scores(const Geometry& g, const C* q, const C* k_columns, int64_t i0, int64_t m, int64_t j0,
             int64_t n, C* s) {
   std::fill(s, s + m * kKeys, C(0));
-  small_matmul<C>(m, n, g.size, {q + i0 * g.padded_size, g.padded_size, 1}, k_columns + j0,
-                  g.padded_time, s, kKeys);
+  small_matmul<Left::rows>(m, n, g.size, q + i0 * g.padded_size, g.padded_size,
+                           k_columns + j0 * g.padded_size, kKeys, s, kKeys);
 }
 
 // Keys of block j0 that some query before `end` may see, in whole vectors.
@@ -103,7 +105,8 @@ void head_forward(const Geometry& g, const T* qkv, T* y, C* lse, C* scratch) {
   int64_t rows = g.padded_time * g.padded_size;
   C *q = scratch, *v = q + rows, *k_columns = v + rows;
   load_rows<C>(g, qkv, g.stride(), C(g.scale), q);
-  load_columns<C>(g, qkv + g.heads * g.size, g.stride(), k_columns);
+  load_rows<C>(g, qkv + g.heads * g.size, g.stride(), C(1), v);  // keys, only to be transposed
+  transpose_to_blocks(g, v, k_columns);
   load_rows<C>(g, qkv + 2 * g.heads * g.size, g.stride(), C(1), v);
   alignas(64) C s[kQueries * kKeys], out[kQueries * 256];
   for (int64_t i0 = 0; i0 < g.time; i0 += kQueries) {
@@ -120,15 +123,15 @@ void head_forward(const Geometry& g, const T* qkv, T* y, C* lse, C* scratch) {
         for (int64_t j = std::max<int64_t>(0, i0 + i + 1 - j0); j < n; j++) row[j] = C(-INFINITY);
         C before = top[i];
         C now = Team::max(n, before, [=](int64_t j) { return row[j]; });
-        Team::each(n, [=](int64_t j) { row[j] = exp_of(row[j] - now); });
         C shrink = exp_of(before - now);
-        total[i] = total[i] * shrink + Team::sum<C>(n, [=](int64_t j) { return row[j]; });
+        total[i] = total[i] * shrink +
+                   Team::sum<C>(n, [=](int64_t j) { return row[j] = exp_of(row[j] - now); });
         top[i] = now;
         C* o = out + i * g.padded_size;
         if (j0 > 0) Team::each(g.padded_size, [=](int64_t d) { o[d] *= shrink; });
       }
-      small_matmul<C>(m, g.padded_size, n, {s, kKeys, 1}, v + j0 * g.padded_size, g.padded_size,
-                      out, g.padded_size);
+      small_matmul<Left::rows>(m, g.padded_size, n, s, kKeys, v + j0 * g.padded_size, g.padded_size,
+                               out, g.padded_size);
     }
     for (int64_t i = 0; i < m; i++) {
       C inverse = C(1) / total[i];
@@ -149,8 +152,9 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
   load_rows<C>(g, qkv, g.stride(), C(g.scale), q);
   load_rows<C>(g, qkv + width, g.stride(), C(1), k);
   load_rows<C>(g, dy, width, C(1), dout);
-  load_columns<C>(g, qkv + width, g.stride(), k_columns);
-  load_columns<C>(g, qkv + 2 * width, g.stride(), v_columns);
+  transpose_to_blocks(g, k, k_columns);
+  load_rows<C>(g, qkv + 2 * width, g.stride(), C(1), dq);  // values, only to be transposed
+  transpose_to_blocks(g, dq, v_columns);
   std::fill(dq, dq + 3 * rows, C(0));
   for (int64_t t = 0; t < g.time; t++) {
     delta[t] = 0;
@@ -164,8 +168,8 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
       int64_t n = visible<C>(i0 + m, j0);
       scores(g, q, k_columns, i0, m, j0, n, p);
       std::fill(dp, dp + m * kKeys, C(0));
-      small_matmul<C>(m, n, g.size, {dout + i0 * D, D, 1}, v_columns + j0, g.padded_time, dp,
-                      kKeys);
+      small_matmul<Left::rows>(m, n, g.size, dout + i0 * D, D, v_columns + j0 * g.padded_size,
+                               kKeys, dp, kKeys);
       for (int64_t i = 0; i < m; i++) {
         C *row = p + i * kKeys, *drow = dp + i * kKeys, normal = lse[i0 + i], shift = delta[i0 + i];
         for (int64_t j = std::max<int64_t>(0, i0 + i + 1 - j0); j < n; j++) row[j] = C(-INFINITY);
@@ -174,9 +178,9 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
           drow[j] = row[j] * (drow[j] - shift);
         });
       }
-      small_matmul<C>(m, D, n, {dp, kKeys, 1}, k + j0 * D, D, dq + i0 * D, D);
-      small_matmul<C>(n, D, m, {dp, 1, kKeys}, q + i0 * D, D, dk + j0 * D, D);
-      small_matmul<C>(n, D, m, {p, 1, kKeys}, dout + i0 * D, D, dv + j0 * D, D);
+      small_matmul<Left::rows>(m, D, n, dp, kKeys, k + j0 * D, D, dq + i0 * D, D);
+      small_matmul<Left::columns>(n, D, m, dp, kKeys, q + i0 * D, D, dk + j0 * D, D);
+      small_matmul<Left::columns>(n, D, m, p, kKeys, dout + i0 * D, D, dv + j0 * D, D);
     }
   }
   store_rows(g, dq, C(g.scale), dqkv, g.stride(), accumulate);

@@ -56,8 +56,9 @@ using Steps = std::vector<int64_t>;
 
 std::vector<std::string> files_in(const std::string& folder) {
   std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder))
+  for (const auto& entry : fs::directory_iterator(folder)) {
     names.push_back(entry.path().filename().string());
+  }
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -262,6 +263,11 @@ TEST_CASE("every state an interrupted save can leave loads, and the next save cl
          fs::rename(c + "/step-00000100", c + "/.step-00000100.part");
          fs::remove(c + "/.step-00000100.part/model.safetensors");
        }},
+      {"an earlier attempt at the next save left a file", 200,
+       [](const std::string& c, const std::string&) {
+         fs::create_directory(c + "/.step-00000400.part");
+         put_bytes(c + "/.step-00000400.part/stray", "x");
+       }},
       {"`latest` never existed", 200,
        [](const std::string& c, const std::string&) { fs::remove(c + "/latest"); }},
       {"`latest` names nothing", 200,
@@ -285,6 +291,7 @@ TEST_CASE("every state an interrupted save can leave loads, and the next save cl
     CHECK(mark_of(load_checkpoint(folder.path())) == 400);
     CHECK(read_file(folder / "checkpoint/latest") == "step-00000400\n");
     CHECK(files_in(folder / "checkpoint").size() == 3);
+    CHECK(files_in(folder / "checkpoint/step-00000400") == kFiles);
   }
 }
 
@@ -301,29 +308,28 @@ TEST_CASE("a save that fails leaves the checkpoints as they were") {
   CHECK(mark_of(load_checkpoint(folder.path())) == 100);
 }
 
-TEST_CASE("a run killed at any moment has a whole checkpoint, and goes on from it") {
+// A child goes on from the newest checkpoint and saves as fast as it can, every time with a new
+// mark, until it is killed. Delays are measured in saves, so that a slow disk takes no longer.
+template <class Save>
+void kill_while_saving(const std::string& run_dir, int rounds, Save save_forever) {
   using Clock = std::chrono::steady_clock;
-  TemporaryFolder folder;
   Run run;
   auto begin = Clock::now();
-  for (int64_t step : {1, 2, 3}) run.save(folder.path(), step);
-  double three_saves_us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
-
+  run.save(run_dir, 7);
+  double save_us = std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
   std::mt19937 random(2);
-  std::uniform_real_distribution<double> delay_us(0, std::min(three_saves_us, 100'000.));
-  for (int round = 1; round <= 20; round++) {
-    int64_t first = load_checkpoint(folder.path()).step;
+  std::uniform_real_distribution<double> delay_us(0, std::min(3 * save_us, 40'000.));
+
+  for (int round = 1; round <= rounds; round++) {
+    int64_t first = load_checkpoint(run_dir).step;
     pid_t child = fork();
     REQUIRE(child >= 0);
-    if (child == 0) {  // saves as fast as it can, now forward, now back; every mark is a new one
+    if (child == 0) {
       try {
-        for (int64_t step = first, mark = 1000 * round;; step++) {
-          run.save(folder.path(), step, mark++);
-          if (step % 4 == 0) run.save(folder.path(), step - 1, mark++);
-        }
+        save_forever(run, first, 1000 * round);
       } catch (...) {
-        _exit(1);
       }
+      _exit(1);
     }
     usleep(useconds_t(delay_us(random)));
     kill(child, SIGKILL);
@@ -331,9 +337,24 @@ TEST_CASE("a run killed at any moment has a whole checkpoint, and goes on from i
     REQUIRE(waitpid(child, &status, 0) == child);
     CAPTURE(round);
     CHECK(WIFSIGNALED(status));  // it did not end by itself
-    REQUIRE(has_checkpoint(folder.path()));
-    for (int64_t step : list_checkpoints(folder.path())) {
-      mark_of(load_checkpoint(folder.path(), step));
-    }
+    REQUIRE(has_checkpoint(run_dir));
+    for (int64_t step : list_checkpoints(run_dir)) mark_of(load_checkpoint(run_dir, step));
   }
+}
+
+TEST_CASE("a run killed at any moment has whole checkpoints only, and goes on from them") {
+  TemporaryFolder folder;
+  kill_while_saving(folder.path(), 60, [&](Run& run, int64_t step, int64_t mark) {
+    for (;; step++) {  // forward, and now and then one step back
+      run.save(folder.path(), step, mark++);
+      if (step % 4 == 0) run.save(folder.path(), step - 1, mark++);
+    }
+  });
+}
+
+TEST_CASE("a run killed while it replaces its only checkpoint still has it") {
+  TemporaryFolder folder;
+  kill_while_saving(folder.path(), 60, [&](Run& run, int64_t step, int64_t mark) {
+    for (;;) run.save(folder.path(), step, mark++);
+  });
 }
