@@ -29,6 +29,9 @@ Var matmul(const Var& a, const Var& b);
 // x (.., in), weight (out, in), bias (out) or none -> (.., out)
 Var linear(const Var& x, const Var& weight, const Var& bias = {});
 
+// linear(f(linear(x, w1, b1)), w2, b2), with f applied while the products' tiles are in the cache.
+Var mlp(const Var& x, const Var& w1, const Var& b1, Unary f, const Var& w2, const Var& b2);
+
 Var softmax(const Var& x);
 Var norm(Norm kind, const Var& x, const Var& gain, const Var& bias = {});
 inline Var layer_norm(const Var& x, const Var& gain, const Var& bias = {}) {

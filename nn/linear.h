@@ -13,7 +13,10 @@ class Linear {
       : weight_(parameters.add(name + ".weight", {out, in}, Role::matrix, deviation)),
         bias_(bias ? &parameters.add(name + ".bias", {out}, Role::vector, 0) : nullptr) {}
 
-  Var operator()(const Var& x) const { return linear(x, weight_.var, bias_ ? bias_->var : Var()); }
+  Var operator()(const Var& x) const { return linear(x, weight(), bias()); }
+
+  Var weight() const { return weight_.var; }
+  Var bias() const { return bias_ ? bias_->var : Var(); }
 
  private:
   const Parameter& weight_;  // (out, in)

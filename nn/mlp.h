@@ -13,7 +13,9 @@ class Mlp {
         in_(parameters, name + ".c_fc", width, 4 * width, bias, deviation),
         out_(parameters, name + ".c_proj", 4 * width, width, bias, out_deviation) {}
 
-  Var operator()(const Var& x) const { return out_(apply(activation_, in_(x))); }
+  Var operator()(const Var& x) const {
+    return mlp(x, in_.weight(), in_.bias(), activation_, out_.weight(), out_.bias());
+  }
 
  private:
   Unary activation_;

@@ -42,6 +42,10 @@ struct MatmulForm {
   bool transpose_b = false;
   double alpha = 1;
   Tensor bias = {};  // (columns of the result), compute type; added to every row
+  // What else happens to a tile of the result while it is in the cache, with f = `op`:
+  Unary op = {};
+  Tensor activated = {};  // when given: activated <- f(c)
+  Tensor slope_at = {};   // when given: c <- c f'(slope_at)
 };
 
 class Engine {

@@ -201,6 +201,7 @@ Checkpoint load_checkpoint(const std::string& run_dir, std::optional<int64_t> st
   for (auto other = steps.rbegin(); other != steps.rend(); other++) {
     if (*other != wanted) others += (others.empty() ? "" : " or ") + checkpoint_name(*other);
   }
+  if (!others.empty()) others += " (sample, eval: --step)";
   std::string path = folder_of(run_dir) + "/" + checkpoint_name(wanted);
   if (std::find(steps.begin(), steps.end(), wanted) == steps.end()) {
     throw InputError(path + ": no such checkpoint; use --resume-from " + others);

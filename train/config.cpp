@@ -5,11 +5,12 @@
 
 #include <CLI/Config.hpp>
 #include <algorithm>
-#include <fstream>
+#include <sstream>
 
 #include "dist/strategy.h"
 #include "optim/registry.h"
 #include "tensor/nearest.h"
+#include "train/files.h"  // read_file
 
 namespace murmur {
 namespace {
@@ -148,8 +149,7 @@ Config make_config(const std::vector<Assignment>& assignments) {
 }
 
 std::vector<Assignment> read_toml(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw InputError("config: cannot read '" + path + "'; name a TOML file");
+  std::istringstream in(read_file(path));
   std::vector<Assignment> assignments;
   try {
     for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(in)) {
@@ -172,11 +172,11 @@ std::string to_toml(Config c) {
   std::string text;
   for (const Option& option : c.options()) text += line(option);
   text += "\n[optimizer]\n";
-  for (const Option& option :
-       all_options(*configured("optimizer", c.optimizer, c.optimizer_options).optimizer))
-    text += line(option);
+  NamedOptimizer main = configured("optimizer", c.optimizer, c.optimizer_options);
+  for (const Option& option : all_options(*main.optimizer)) text += line(option);
   text += "\n[auxiliary]\n";
-  for (const Option& option : all_options(*configured_auxiliary(c).optimizer)) text += line(option);
+  NamedOptimizer auxiliary = configured_auxiliary(c);
+  for (const Option& option : all_options(*auxiliary.optimizer)) text += line(option);
   return text;
 }
 

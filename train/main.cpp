@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdio>
 
 #include "optim/registry.h"
@@ -30,7 +31,8 @@ class ConfigFlags {
  public:
   explicit ConfigFlags(CLI::App& command) : command_(command) {
     command.add_option("--config", file_, "TOML file; flags win over it")->type_name("FILE");
-    for (const Option& option : Config().options()) add(option.name, option, "Settings");
+    Config defaults;  // the options point into it
+    for (const Option& option : defaults.options()) add(option.name, option, "Settings");
     Option lr{"lr", std::variant<double*, int64_t*, bool*, std::string*>((double*)nullptr),
               "short for --optimizer.lr"};
     add("lr", lr, "Settings", false);
@@ -75,9 +77,28 @@ class ConfigFlags {
 
 std::string tokenizer_of(const std::string& folder) { return folder + "/tokenizer.json"; }
 
-void run_sample(const std::string& folder, const std::string& prompt, const SampleOptions& wanted,
-                int64_t samples) {
-  Run run = open_run(folder);
+// What --resume-from and --step take: "900" or "step-00000900"; empty: none.
+std::optional<int64_t> step_from(const std::string& flag, const std::string& text) {
+  if (text.empty()) return {};
+  std::optional<int64_t> step = checkpoint_step(text);
+  if (!step) step = checkpoint_step("step-" + text);
+  if (!step) throw InputError(flag + ": '" + text + "' is no step; write 900, or step-00000900");
+  return step;
+}
+
+// A number from `low` up; CLI11's own check prints the largest double in full.
+CLI::Validator at_least(double low) {
+  auto refuse = [low](std::string& text) {
+    double value = 0;
+    bool fits = CLI::detail::lexical_cast(text, value) && value >= low && std::isfinite(value);
+    return fits ? "" : fmt::format("'{}' is not a number from {} up", text, low);
+  };
+  return CLI::Validator(refuse, "");
+}
+
+void run_sample(const std::string& folder, std::optional<int64_t> step, const std::string& prompt,
+                const SampleOptions& wanted, int64_t samples) {
+  Run run = open_run(folder, step);
   auto tokenizer = load_tokenizer(tokenizer_of(folder));
   SampleOptions options = wanted;
   options.vocabulary = tokenizer->vocab_size();
@@ -95,9 +116,17 @@ void run_sample(const std::string& folder, const std::string& prompt, const Samp
   }
 }
 
-void run_eval(const std::string& folder, const std::string& data_folder, bool json) {
-  Run run = open_run(folder);
+void run_eval(const std::string& folder, std::optional<int64_t> step,
+              const std::string& data_folder, bool json) {
+  Run run = open_run(folder, step);
   Dataset data(data_folder.empty() ? run.config.data : data_folder);
+  int64_t vocabulary = run.model->gpt.config().vocab_size;
+  if (data.vocab_size() > vocabulary) {
+    throw InputError(fmt::format(
+        "data: '{}' has {} different tokens, the model of '{}' knows {}; name the data it was "
+        "trained on, or data of the same tokenizer",
+        data.dir(), data.vocab_size(), folder, vocabulary));
+  }
   Evaluation e = evaluate(run.model->gpt, data, run.config.batch_size);
   if (json) {
     fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n",
@@ -111,7 +140,7 @@ void run_eval(const std::string& folder, const std::string& data_folder, bool js
   }
 }
 
-// CLI11's message, in one line; an unknown flag names the nearest known one.
+// CLI11's message, in one line; an unknown flag or command names the nearest known one.
 std::string usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const CLI::App* command = &app;
   while (!command->get_subcommands().empty()) command = command->get_subcommands()[0];
@@ -119,9 +148,17 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error, int a
   for (const CLI::Option* option : command->get_options()) {
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
   }
+  std::vector<std::string> commands;
   for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; }))
-    known.push_back(sub->get_name());
-  if (dynamic_cast<const CLI::ExtrasError*>(&error)) {
+    commands.push_back(sub->get_name());
+  std::vector<std::string> words = app.remaining(true);
+  if (!commands.empty() && !words.empty() && words[0][0] != '-') {
+    return fmt::format("'{}': no such command; did you mean '{}'?", words[0],
+                       nearest(words[0], commands));
+  }
+  if (!commands.empty() && words.empty())
+    return fmt::format("a command is missing; one of: {}", fmt::join(commands, ", "));
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) || !commands.empty()) {
     for (int i = 1; i < argc; i++) {
       std::string word = argv[i], name = word.substr(0, word.find('='));
       bool is_flag = name.rfind("--", 0) == 0;
@@ -134,8 +171,10 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error, int a
       return fmt::format("'{}': not understood; did you mean {}? (murmur {} --help)", left[0],
                          nearest(left[0], known), command->get_name());
   }
-  std::string text = error.what();
-  return text.substr(0, text.find('\n')) + "; see murmur --help";
+  std::string text = error.what(), where = "murmur";
+  for (const CLI::App* at = &app; at != command; where += " " + at->get_name())
+    at = at->get_subcommands()[0];
+  return fmt::format("{}; see {} --help", text.substr(0, text.find('\n')), where);
 }
 
 int run(int argc, char** argv) {
@@ -148,7 +187,14 @@ int run(int argc, char** argv) {
   bool resume = false;
   train_command->add_flag("--resume", resume,
                           "go on from the newest checkpoint of --out, with its configuration");
+  std::string resume_from, step;
+  train_command
+      ->add_option("--resume-from", resume_from,
+                   "go on from an earlier checkpoint of --out; what came after it is dropped")
+      ->type_name("STEP");
   train_command->callback([&] {
+    std::optional<int64_t> from = step_from("--resume-from", resume_from);
+    if (from) resume = true;
     std::vector<Assignment> base;
     if (resume) {
       std::string out = train_flags.config().out;
@@ -158,37 +204,43 @@ int run(int argc, char** argv) {
         base = read_toml(saved);
       }
     }
-    train(train_flags.config(base), resume);
+    train(train_flags.config(base), resume, from);
   });
 
+  constexpr const char* kWhichStep = "of which checkpoint; the newest when left out";
   std::string folder, prompt = "\n", data_folder;
   SampleOptions sampling;
   int64_t samples = 1;
   bool json = false;
   CLI::App* sample_command = app.add_subcommand("sample", "write text with a trained model");
   sample_command->add_option("run", folder, "run folder")->required();
+  sample_command->add_option("--step", step, kWhichStep)->type_name("STEP");
   sample_command->add_option("--prompt", prompt, "text to continue");
   sample_command->add_option("--tokens", sampling.tokens, "new tokens")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   sample_command
       ->add_option("--temperature", sampling.temperature, "0: always the most likely token")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   sample_command->add_option("--top-k", sampling.top_k, "only the k most likely tokens; 0: all")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  sample_command->add_option("--seed", sampling.seed, "of the draws")->capture_default_str();
+      ->check(at_least(0));
+  sample_command->add_option("--seed", sampling.seed, "of the draws")
+      ->capture_default_str()
+      ->check(at_least(0));
   sample_command->add_option("--samples", samples, "how many")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  sample_command->callback([&] { run_sample(folder, prompt, sampling, samples); });
+      ->check(at_least(1));
+  sample_command->callback(
+      [&] { run_sample(folder, step_from("--step", step), prompt, sampling, samples); });
 
   CLI::App* eval_command = app.add_subcommand("eval", "validation loss of a trained model");
   eval_command->add_option("run", folder, "run folder")->required();
+  eval_command->add_option("--step", step, kWhichStep)->type_name("STEP");
   eval_command->add_option("--data", data_folder, "another data folder");
   eval_command->add_flag("--json", json, "machine-readable");
-  eval_command->callback([&] { run_eval(folder, data_folder, json); });
+  eval_command->callback([&] { run_eval(folder, step_from("--step", step), data_folder, json); });
 
   CLI::App* data_command = app.add_subcommand("data", "prepare and describe data folders");
   data_command->require_subcommand(1);

@@ -26,14 +26,14 @@ namespace {
 
 class Trainer {
  public:
-  Trainer(const Config& config, bool resume);
+  Trainer(const Config& config, bool resume, std::optional<int64_t> from);
   void run();
 
  private:
   LogRow step(int64_t number);
   double forward_backward(int64_t step);
   void save(int64_t step);
-  void restore();
+  void restore(std::optional<int64_t> from);
   void print_header() const;
   std::string loss_plot() const { return config_.out + "/loss.png"; }
 
@@ -46,7 +46,7 @@ class Trainer {
   int64_t start_ = 0;  // steps already done
 };
 
-Trainer::Trainer(const Config& config, bool resume)
+Trainer::Trainer(const Config& config, bool resume, std::optional<int64_t> from)
     : config_(config),
       data_(config.data),
       model_(model_config(config, data_.vocab_size()), uint64_t(config.seed),
@@ -55,13 +55,15 @@ Trainer::Trainer(const Config& config, bool resume)
       schedule_(make_schedule(config)),
       strategy_(make_strategy(config.strategy)) {
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
-  if (has_checkpoint(config_.out)) {
+  if (from || has_checkpoint(config_.out)) {
     if (!resume) {
       throw InputError(fmt::format(
           "out: '{}' holds a run of {} steps; add --resume to go on, or name another folder",
           config_.out, list_checkpoints(config_.out).back()));
     }
-    restore();
+    restore(from);
+    // Saved again it is the newest: an interruption now cannot wake the steps that were dropped.
+    if (from) save(start_);
   }
   make_directories(config_.out);
   write_file_durably(config_.out + "/config.toml", to_toml(config_));
@@ -70,8 +72,8 @@ Trainer::Trainer(const Config& config, bool resume)
   }
 }
 
-void Trainer::restore() {
-  Checkpoint checkpoint = load_checkpoint(config_.out);
+void Trainer::restore(std::optional<int64_t> from) {
+  Checkpoint checkpoint = load_checkpoint(config_.out, from);
   load_parameters(checkpoint, model_.parameters);
   for (auto& state : update_.named_state()) {
     if (!checkpoint.optimizer.contains(state.name)) {
@@ -206,10 +208,10 @@ void Trainer::run() {
 
 }  // namespace
 
-void train(const Config& config, bool resume) {
+void train(const Config& config, bool resume, std::optional<int64_t> from) {
   if (config.threads > 0) omp_set_num_threads(int(config.threads));
   catch_interrupts();
-  Trainer(config, resume).run();
+  Trainer(config, resume, from).run();
 }
 
 }  // namespace murmur

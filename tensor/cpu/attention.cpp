@@ -100,6 +100,35 @@ int64_t visible(int64_t end, int64_t j0) {
   return std::min(kKeys, round_up(end - j0, kLanes<C>));
 }
 
+// n is a few whole vectors: too short for general loops to reach their speed.
+template <class C>
+C row_max(int64_t n, const C* row) {
+  typename VectorOf<C>::type top, next;
+  std::memcpy(&top, row, sizeof top);
+  for (int64_t j = kLanes<C>; j < n; j += kLanes<C>) {
+    std::memcpy(&next, row + j, sizeof next);
+    top = next > top ? next : top;
+  }
+  C m = top[0];
+  for (int64_t lane = 1; lane < kLanes<C>; lane++) m = top[lane] > m ? top[lane] : m;
+  return m;
+}
+
+// row <- e^(row - shift); returns the sum.
+template <class C>
+C row_exp(int64_t n, C* row, C shift) {
+  typename VectorOf<C>::type sum{}, next;
+  for (int64_t j = 0; j < n; j += kLanes<C>) {
+#pragma omp simd
+    for (int64_t lane = j; lane < j + kLanes<C>; lane++) row[lane] = exp_of(row[lane] - shift);
+    std::memcpy(&next, row + j, sizeof next);
+    sum += next;
+  }
+  C total = 0;
+  for (int64_t lane = 0; lane < kLanes<C>; lane++) total += sum[lane];
+  return total;
+}
+
 template <class C, class T>
 void head_forward(const Geometry& g, const T* qkv, T* y, C* lse, C* scratch) {
   int64_t rows = g.padded_time * g.padded_size;
@@ -121,11 +150,9 @@ void head_forward(const Geometry& g, const T* qkv, T* y, C* lse, C* scratch) {
       for (int64_t i = 0; i < m; i++) {
         C* row = s + i * kKeys;
         for (int64_t j = std::max<int64_t>(0, i0 + i + 1 - j0); j < n; j++) row[j] = C(-INFINITY);
-        C before = top[i];
-        C now = Team::max(n, before, [=](int64_t j) { return row[j]; });
+        C before = top[i], now = std::max(before, row_max(n, row));
         C shrink = exp_of(before - now);
-        total[i] = total[i] * shrink +
-                   Team::sum<C>(n, [=](int64_t j) { return row[j] = exp_of(row[j] - now); });
+        total[i] = total[i] * shrink + row_exp(n, row, now);
         top[i] = now;
         C* o = out + i * g.padded_size;
         if (j0 > 0) Team::each(g.padded_size, [=](int64_t d) { o[d] *= shrink; });
@@ -157,8 +184,8 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
   transpose_to_blocks(g, dq, v_columns);
   std::fill(dq, dq + 3 * rows, C(0));
   for (int64_t t = 0; t < g.time; t++) {
-    delta[t] = 0;
-    for (int64_t d = 0; d < g.size; d++) delta[t] += C(dy[t * width + d]) * C(y[t * width + d]);
+    const T *out = y + t * width, *dout_row = dy + t * width;
+    delta[t] = Team::sum<C>(g.size, [=](int64_t d) { return C(out[d]) * C(dout_row[d]); });
   }
   alignas(64) C p[kQueries * kKeys], dp[kQueries * kKeys];
   int64_t D = g.padded_size;

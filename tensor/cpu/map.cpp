@@ -2,6 +2,7 @@
 #include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/dispatch.h"
+#include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
 
 namespace murmur {
@@ -25,19 +26,6 @@ void over_runs(const F& f, const Tensors&... tensors) {
 }
 
 template <class Op>
-void forward(const Tensor& x, Tensor& y) {
-  dispatch(x.dtype(), "map", [&](auto type) {
-    using T = decltype(type);
-    over_runs<T>(
-        [](int64_t n, const T* in, T* out) {
-#pragma omp simd
-          for (int64_t i = 0; i < n; i++) out[i] = T(Op::value(Compute<T>(in[i])));
-        },
-        x, y);
-  });
-}
-
-template <class Op>
 void backward(const Tensor& x, const Tensor& dy, Into dx) {
   dispatch(x.dtype(), "map", [&](auto type) {
     using T = decltype(type);
@@ -58,6 +46,26 @@ void backward(const Tensor& x, const Tensor& dy, Into dx) {
   });
 }
 
+template <class Op, class T>
+void value_row(int64_t n, const T* x, T* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) y[i] = T(Op::value(Compute<T>(x[i])));
+}
+
+template <class Op, class T>
+void derivative_row(int64_t n, const T* x, T* d) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) d[i] = T(Compute<T>(d[i]) * Op::derivative(Compute<T>(x[i])));
+}
+
+template <class Op>
+void forward(const Tensor& x, Tensor& y) {
+  dispatch(x.dtype(), "map", [&](auto type) {
+    using T = decltype(type);
+    over_runs<T>([](int64_t n, const T* in, T* out) { value_row<Op>(n, in, out); }, x, y);
+  });
+}
+
 }  // namespace
 
 #define BINARY(name, Functor, low, high, summary)
@@ -73,6 +81,35 @@ void CpuEngine::map(Unary op, const Tensor& x, Tensor& y) const {
 #undef UNARY
   }
 }
+
+template <class T>
+void map_row(Unary op, int64_t n, const T* x, T* y) {
+  switch (op) {
+#define UNARY(name, Functor, low, high, summary) \
+  case Unary::name:                              \
+    return value_row<Functor>(n, x, y);
+#include "tensor/ops/ops.def"
+#undef UNARY
+  }
+}
+
+template <class T>
+void slope_row(Unary op, int64_t n, const T* x, T* d) {
+  switch (op) {
+#define UNARY(name, Functor, low, high, summary) \
+  case Unary::name:                              \
+    return derivative_row<Functor>(n, x, d);
+#include "tensor/ops/ops.def"
+#undef UNARY
+  }
+}
+
+template void map_row(Unary, int64_t, const float*, float*);
+template void map_row(Unary, int64_t, const bf16*, bf16*);
+template void map_row(Unary, int64_t, const double*, double*);
+template void slope_row(Unary, int64_t, const float*, float*);
+template void slope_row(Unary, int64_t, const bf16*, bf16*);
+template void slope_row(Unary, int64_t, const double*, double*);
 
 void CpuEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const {
   check_same("map backward", x, dy);

@@ -8,6 +8,7 @@
 #include "tensor/cpu/bf16_matmul.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/dispatch.h"
+#include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
 
 namespace murmur {
@@ -86,9 +87,27 @@ Tiles tiles_for(int64_t m, int64_t n, int64_t k) {
   return t;
 }
 
+// Bias and activation, row by row, on a tile that is still in the cache.
+template <class Out>
+void finish_tile(const MatmulForm& form, const Tensor& c, int64_t row, int64_t height, int64_t col,
+                 int64_t width) {
+  using C = Compute<Out>;
+  if (!form.bias && !form.activated && !form.slope_at) return;
+  const C* bias = form.bias ? form.bias.data<C>() + col : nullptr;
+  auto place = [&](const Tensor& x, int64_t i) { return x.data<Out>() + i * x.row_stride() + col; };
+  for (int64_t i = row; i < row + height; i++) {
+    Out* line = place(c, i);
+    if (bias) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; j++) line[j] = Out(C(line[j]) + bias[j]);
+    }
+    if (form.activated) map_row(form.op, width, line, place(form.activated, i));
+    if (form.slope_at) slope_row(form.op, width, place(form.slope_at, i), line);
+  }
+}
+
 template <class In, class Out>
 void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
-  using C = Compute<Out>;
   bool batched = a.shape().rank() == 3 && b.shape().rank() == 3;
   int64_t batch = batched ? a.shape()[0] : 1;
   int64_t a_rows = a.rows() / batch, b_rows = b.rows() / batch, c_rows = c.tensor.rows() / batch;
@@ -123,13 +142,7 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
     } else {
       multiply(height, width, k, form.alpha, left, right, c.accumulate ? 1.f : 0.f, out, stride);
     }
-    if (!form.bias) return;
-    const C* bias = form.bias.data<C>() + col;  // the tile is still in the cache
-    for (int64_t i = 0; i < height; i++) {
-      Out* line = out + i * stride;
-#pragma omp simd
-      for (int64_t j = 0; j < width; j++) line[j] = Out(C(line[j]) + bias[j]);
-    }
+    finish_tile<Out>(form, c.tensor, matrix * m + row, height, col, width);
   });
 }
 

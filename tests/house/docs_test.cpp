@@ -1,0 +1,422 @@
+// tests/house/docs_test.cpp - the documentation cannot lie: recipes are applied, built and run,
+// tables are compared with the program's lists, and what a page mentions must be there.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/train/temporary_folder.h"
+#include "train/files.h"  // read_file
+#include "train/list.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kRoot = MURMUR_SOURCE_DIR;
+const std::vector<std::string> kFolders = {"tensor", "autograd", "nn",    "optim",
+                                           "dist",   "train",    "tests", "docs"};
+
+// Where something will be built that does not exist yet; pages may say so.
+const std::set<std::string> kPlanned = {"tensor/cuda/", "dist/nccl.cpp"};
+
+std::string read(const fs::path& path) { return murmur::read_file((kRoot / path).string()); }
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = std::min(text.find('\n', begin), text.size());
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+bool starts_with(const std::string& text, const std::string& start) {
+  return text.rfind(start, 0) == 0;
+}
+
+std::string trimmed(const std::string& text) {
+  size_t begin = text.find_first_not_of(" \t"), end = text.find_last_not_of(" \t");
+  return begin == text.npos ? "" : text.substr(begin, end - begin + 1);
+}
+
+// A fenced block: ```diff, or ```cpp train/trainer.cpp for a piece of that file.
+struct Block {
+  std::string language, file, text;
+};
+
+struct Page {
+  std::string path;  // from the root
+  std::string prose;
+  std::vector<Block> blocks;
+};
+
+Page parse(const std::string& path, const std::string& text) {
+  Page page{path, "", {}};
+  bool inside = false;
+  for (const std::string& line : lines_of(text)) {
+    if (starts_with(trimmed(line), "```")) {
+      inside = !inside;
+      if (!inside) continue;
+      std::string info = trimmed(line).substr(3);
+      size_t space = std::min(info.find(' '), info.size());
+      page.blocks.push_back({info.substr(0, space), trimmed(info.substr(space)), ""});
+    } else {
+      (inside ? page.blocks.back().text : page.prose) += line + "\n";
+    }
+  }
+  return page;
+}
+
+// Every page of the project: at the root and in the rooms.
+std::vector<Page> read_pages() {
+  std::vector<std::string> paths;
+  for (const auto& entry : fs::directory_iterator(kRoot)) {
+    if (entry.path().extension() == ".md") paths.push_back(entry.path().filename());
+  }
+  for (const std::string& folder : kFolders) {
+    for (const auto& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+      if (entry.path().extension() == ".md")
+        paths.push_back(fs::relative(entry.path(), kRoot).generic_string());
+    }
+  }
+  std::sort(paths.begin(), paths.end());
+  std::vector<Page> pages;
+  for (const std::string& path : paths) pages.push_back(parse(path, read(path)));
+  return pages;
+}
+
+std::vector<std::string> matches(const std::string& text, const std::string& pattern) {
+  std::vector<std::string> found;
+  std::regex regex(pattern);
+  for (std::sregex_iterator it(text.begin(), text.end(), regex), end; it != end; ++it)
+    found.push_back((*it)[1]);
+  return found;
+}
+
+std::regex wildcard(const std::string& pattern) {
+  std::string regex;
+  for (char c : pattern) {
+    if (c == '*') {
+      regex += ".*";
+    } else if (std::isalnum(static_cast<unsigned char>(c)) || c == ' ' || c == '/' || c == '_') {
+      regex += c;
+    } else {
+      regex += std::string("\\") + c;
+    }
+  }
+  return std::regex(regex);
+}
+
+// True when `path` names something in `folder`; the last part may hold stars.
+bool exists_in(const fs::path& folder, const std::string& path) {
+  fs::path full = folder / path;
+  if (path.find('*') == path.npos) return fs::exists(full);
+  if (!fs::is_directory(full.parent_path())) return false;
+  std::regex name = wildcard(full.filename());
+  for (const auto& entry : fs::directory_iterator(full.parent_path())) {
+    if (std::regex_match(entry.path().filename().string(), name)) return true;
+  }
+  return false;
+}
+
+bool some_room_has(const std::string& name) {
+  for (const std::string& folder : kFolders) {
+    for (const auto& entry : fs::recursive_directory_iterator(kRoot / folder)) {
+      if (entry.path().filename() == name) return true;
+    }
+  }
+  return false;
+}
+
+// Files that the diffs of a page create: the page may speak of them.
+std::set<std::string> created_by(const Page& page) {
+  std::set<std::string> created;
+  for (const Block& block : page.blocks) {
+    if (block.language != "diff") continue;
+    for (const std::string& path : matches(block.text, "--- /dev/null\n\\+\\+\\+ b/(\\S+)"))
+      created.insert(path);
+  }
+  return created;
+}
+
+// What is wrong with the links and paths of a page.
+std::vector<std::string> broken_mentions(const Page& page) {
+  std::vector<std::string> broken;
+  std::set<std::string> created = created_by(page);
+  fs::path here = kRoot / fs::path(page.path).parent_path();
+  for (const std::string& link : matches(page.prose, "\\]\\(([^)\\s]+)\\)")) {
+    if (std::regex_search(link, std::regex("^(https?:|mailto:|#)"))) continue;
+    if (!fs::exists(here / link.substr(0, link.find('#'))))
+      broken.push_back(page.path + ": link to " + link + ", which is not there");
+  }
+  // `tensor/ops/gelu.h`, `tests/optim/`, `tensor/ops/*.h`, or a bare `gelu.h` of any room.
+  static const std::regex path_like("[\\w.*-]+(/[\\w.*-]+)*/?");
+  static const std::regex source_name("[\\w-]+\\.(h|cpp|def|cu|cuh|md|py)");
+  for (const std::string& code : matches(page.prose, "`([^`\n]+)`")) {
+    if (!std::regex_match(code, path_like) || created.count(code) || kPlanned.count(code)) continue;
+    std::string first = code.substr(0, code.find('/'));
+    bool in_folder = code.find('/') != code.npos &&
+                     std::find(kFolders.begin(), kFolders.end(), first) != kFolders.end();
+    bool is_name = std::regex_match(code, source_name);
+    if (in_folder && !exists_in(kRoot, code))
+      broken.push_back(page.path + ": `" + code + "` is not there");
+    if (is_name && !exists_in(here, code) && !exists_in(kRoot, code) && !some_room_has(code))
+      broken.push_back(page.path + ": `" + code + "` is in no room");
+  }
+  return broken;
+}
+
+std::vector<std::string> test_names(const std::string& room) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(kRoot / "tests" / room)) {
+    if (entry.path().extension() != ".cpp") continue;
+    std::string text = murmur::read_file(entry.path().string());
+    for (const std::string& parts :
+         matches(text, "TEST_CASE\\(\\s*((?:\"(?:[^\"\\\\]|\\\\.)*\"\\s*)+)")) {
+      std::string name;
+      for (const std::string& part : matches(parts, "\"((?:[^\"\\\\]|\\\\.)*)\"")) name += part;
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
+// Every `build/test_ROOM -tc="..."` on a page must select a test.
+std::vector<std::string> missing_tests(const Page& page) {
+  std::vector<std::string> missing;
+  std::string all = page.prose;
+  for (const Block& block : page.blocks) all += block.text;
+  static const std::regex call("build/test_(\\w+) -tc=\"([^\"]+)\"");
+  for (std::sregex_iterator it(all.begin(), all.end(), call), end; it != end; ++it) {
+    std::string room = (*it)[1], pattern = (*it)[2];
+    bool found = false;
+    if (fs::exists(kRoot / "tests" / room)) {
+      std::regex regex = wildcard(pattern);
+      for (const std::string& name : test_names(room))
+        found = found || std::regex_match(name, regex);
+    }
+    if (!found)
+      missing.push_back(page.path + ": no test in tests/" + room + " is '" + pattern + "'");
+  }
+  return missing;
+}
+
+// A ```cpp block that names a file must be cut from it: the same lines one after another, up to
+// indentation; a line `...` stands for any number of lines.
+std::vector<std::string> stale_pieces(const Page& page) {
+  std::vector<std::string> stale;
+  for (const Block& block : page.blocks) {
+    if (block.language != "cpp" || block.file.empty()) continue;
+    if (!fs::exists(kRoot / block.file)) {
+      stale.push_back(page.path + ": a block names " + block.file + ", which is not there");
+      continue;
+    }
+    std::vector<std::string> have, want;
+    for (const std::string& line : lines_of(read(block.file)))
+      if (!trimmed(line).empty()) have.push_back(trimmed(line));
+    for (const std::string& line : lines_of(block.text))
+      if (!trimmed(line).empty()) want.push_back(trimmed(line));
+    auto at = have.begin();
+    for (size_t i = 0; i < want.size();) {
+      size_t end = i;
+      while (end < want.size() && want[end] != "...") end++;
+      at = std::search(at, have.end(), want.begin() + long(i), want.begin() + long(end));
+      if (at == have.end()) {
+        stale.push_back(page.path + ": " + block.file + " no longer holds the piece that begins '" +
+                        want[i] + "'");
+        break;
+      }
+      at += long(end - i);
+      i = end + (end < want.size());
+    }
+  }
+  return stale;
+}
+
+void expect_none(const std::vector<std::string>& complaints) {
+  for (const std::string& complaint : complaints) FAIL_CHECK(complaint);
+  CHECK(complaints.empty());
+}
+
+bool only(const std::vector<std::string>& complaints, const std::string& part) {
+  return complaints.size() == 1 && complaints[0].find(part) != std::string::npos;
+}
+
+// The page of lists with every table made anew; a list without a place gets one at the end.
+std::string with_tables(std::string page) {
+  for (const std::string& kind : murmur::list_kinds()) {
+    std::string begin = "<!-- begin " + kind + " -->\n", end = "<!-- end " + kind + " -->\n";
+    std::string table = murmur::to_markdown(murmur::list_table(kind));
+    size_t from = page.find(begin), to = page.find(end);
+    if (from == page.npos || to == page.npos || to < from) {
+      page += "\n## " + kind + "\n\n" + begin + table + end;
+    } else {
+      page.replace(from + begin.size(), to - from - begin.size(), table);
+    }
+  }
+  return page;
+}
+
+// Runs a command in `folder`; on failure the end of its output is the message.
+void run(const std::string& command, const TemporaryFolder& folder) {
+  std::string log = folder / "log";
+  int status =
+      std::system(("cd '" + folder.path() + "' && (" + command + ") > '" + log + "' 2>&1").c_str());
+  if (status == 0) return;
+  std::vector<std::string> lines = lines_of(murmur::read_file(log));
+  std::string tail;
+  for (size_t i = lines.size() - std::min<size_t>(lines.size(), 40); i < lines.size(); i++)
+    tail += lines[i] + "\n";
+  FAIL("recipe: '" << command << "' failed:\n" << tail);
+}
+
+// What the recipes promise, seen from outside: the names are there, and the formulas are right.
+const char kRecipeTest[] =
+    R"(// tests/optim/recipes_test.cpp - the op and the optimizer of the recipes.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <set>
+
+#include "autograd/functions.h"
+#include "optim/registry.h"
+
+using namespace murmur;
+
+TEST_CASE("the new op is a row of the list and a function") {
+  std::set<std::string> names = {
+#define UNARY(name, Functor, low, high, summary) #name,
+#define BINARY(name, Functor, low, high, summary) #name,
+#define FUNCTION(name, summary) #name,
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+  };
+  CHECK(names.count("softplus") == 1);
+  for (DType dtype : {DType::f32, DType::f64}) {
+    Var x = Var::leaf(Tensor::of({0, 1, -100, 100}, {4}, dtype));
+    Tape tape;
+    Var y = softplus(x);
+    tape.backward(sum(y));
+    CHECK(to_vector(y.value())[0] == doctest::Approx(std::log(2.0)));
+    CHECK(to_vector(y.value())[1] == doctest::Approx(std::log1p(std::exp(1.0))));
+    CHECK(to_vector(y.value())[2] == doctest::Approx(0.0));
+    CHECK(to_vector(y.value())[3] == doctest::Approx(100.0));
+    CHECK(to_vector(x.gradient())[0] == doctest::Approx(0.5));
+  }
+}
+
+TEST_CASE("the new optimizer is made by name and gives its direction") {
+  auto optimizer = make_optimizer("rmsprop");
+  set_option(all_options(*optimizer), "", "beta", "0.75");
+  Parameters parameters;
+  parameters.add("w", {1, 2}, Role::matrix, 1);
+  parameters.allocate(1);
+  const Bank& bank = parameters.banks()[0];
+  State state;
+  for (const StateShape& s : optimizer->state(bank)) state[s.name] = Tensor::zeros(s.shape);
+  Tensor g = Tensor::of({3, -0.001}, {1, 1, 2}), d(g.shape());
+  optimizer->direction(bank, g, state, 1, d);  // v = g^2 / 4
+  CHECK(to_vector(d)[0] == doctest::Approx(2));
+  CHECK(to_vector(d)[1] == doctest::Approx(-2).epsilon(1e-3));
+  optimizer->direction(bank, g, state, 2, d);  // v = g^2 (1/4 + 3/16)
+  CHECK(to_vector(d)[0] == doctest::Approx(1 / std::sqrt(0.4375)));
+}
+)";
+
+}  // namespace
+
+TEST_CASE("docs/lists.md holds the program's lists") {
+  std::string text = read("docs/lists.md"), now = with_tables(text);
+  const char* write = std::getenv("MURMUR_WRITE_DOCS");
+  if (write && std::string(write) == "1") {
+    murmur::write_file_durably((kRoot / "docs/lists.md").string(), now);
+  } else {
+    std::vector<std::string> have = lines_of(text), want = lines_of(now);
+    size_t line = 0;
+    while (line < have.size() && line < want.size() && have[line] == want[line]) line++;
+    CHECK_MESSAGE(text == now, "docs/lists.md:" << line + 1 << ": is '"
+                                                << (line < have.size() ? have[line] : "the end")
+                                                << "', the program says '"
+                                                << (line < want.size() ? want[line] : "the end")
+                                                << "'; MURMUR_WRITE_DOCS=1 build/test_house "
+                                                   "-tc=\"docs/lists.md*\" writes it anew");
+  }
+  CHECK(with_tables(now) == now);
+  std::string damaged = now;
+  damaged.replace(damaged.find("| gelu |"), 8, "| gelo |");
+  CHECK(with_tables(damaged) == now);
+}
+
+TEST_CASE("links, paths, tests and pieces of code on every page are there") {
+  std::vector<Page> pages = read_pages();
+  CHECK(pages.size() > 8);
+  for (const Page& page : pages) {
+    expect_none(broken_mentions(page));
+    expect_none(missing_tests(page));
+    expect_none(stale_pieces(page));
+  }
+}
+
+TEST_CASE("a page with something wrong on it is noticed") {
+  auto page = [](const std::string& text) { return parse("docs/page.md", text); };
+  CHECK(broken_mentions(page("[a](../tensor/README.md#x) [b](https://x.org/y) `tensor/ops/*.h`\n"
+                             "`tensor/` `gelu.h` `CMakeLists.txt` `loss.png` `data/kjv` `a / b`\n"))
+            .empty());
+  CHECK(only(broken_mentions(page("[a](../tensor/READMY.md)\n")), "link to ../tensor/READMY.md"));
+  CHECK(only(broken_mentions(page("see `tensor/ops/geloo.h`\n")), "`tensor/ops/geloo.h`"));
+  CHECK(only(broken_mentions(page("see `tensor/opps/*.h`\n")), "`tensor/opps/*.h`"));
+  CHECK(only(broken_mentions(page("see `geloo.h`\n")), "`geloo.h` is in no room"));
+  CHECK(broken_mentions(page("```diff\n--- /dev/null\n+++ b/optim/new.cpp\n```\n`optim/new.cpp`\n"))
+            .empty());
+  CHECK(missing_tests(page("`build/test_house -tc=\"a page with*\"`\n")).empty());
+  CHECK(only(missing_tests(page("`build/test_house -tc=\"a pidge with*\"`\n")), "a pidge"));
+  CHECK(stale_pieces(page("```cpp tests/main.cpp\n...\n#include <doctest/doctest.h>\n```\n"))
+            .empty());
+  CHECK(only(stale_pieces(page("```cpp tests/main.cpp\n#include <catch2>\n```\n")), "no longer"));
+  CHECK(only(stale_pieces(page("```cpp tests/mayn.cpp\nint x;\n```\n")), "tests/mayn.cpp"));
+}
+
+// One copy and one build for both recipes: they are independent of each other.
+TEST_CASE("the recipes apply, build, and pass the tests that their lists bring along") {
+  TemporaryFolder folder;
+  for (const std::string& name : kFolders) {
+    if (name != "docs")
+      fs::copy(kRoot / name, folder / name,
+               fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+  }
+  fs::copy(kRoot / "CMakeLists.txt", folder / "CMakeLists.txt");
+  for (const char* recipe : {"docs/add-an-op.md", "docs/add-an-optimizer.md"}) {
+    int diffs = 0;
+    for (const Block& block : parse(recipe, read(recipe)).blocks) {
+      if (block.language != "diff") continue;
+      put_bytes(folder / "recipe.diff", block.text);
+      CAPTURE(recipe);
+      run("patch -p1 --fuzz=0 --forward < recipe.diff", folder);
+      diffs++;
+    }
+    CHECK_MESSAGE(diffs == 1, recipe << " is one diff");
+  }
+  fs::create_directories(folder / "tests/optim");
+  put_bytes(folder / "tests/optim/recipes_test.cpp", kRecipeTest);
+  run("cmake -S . -B build -G Ninja -DMURMUR_NATIVE=OFF "
+      "-DCMAKE_BUILD_TYPE=Debug "
+      "-DCMAKE_CXX_FLAGS_DEBUG=-O0",
+      folder);
+  run("cmake --build build --target test_autograd test_optim", folder);
+  for (const std::string& line : lines_of(murmur::read_file(folder / "log"))) {
+    bool ours = contains(line, "softplus") || contains(line, "rmsprop");
+    CHECK_MESSAGE(!(ours && contains(line, "warning:")), line);
+  }
+  run("build/test_autograd", folder);
+  run("build/test_optim", folder);
+}
