@@ -1,0 +1,284 @@
+// tests/train/resume_test.cpp - however a run is interrupted, going on gives the bits of a run that
+// never stopped: the same tensors in the last checkpoint, the same numbers in the log.
+#include <unistd.h>  // usleep
+
+#include <cmath>
+#include <cstring>
+
+#include "tests/train/run_command.h"
+#include "train/checkpoint.h"
+#include "train/log.h"
+
+using namespace murmur;
+
+namespace {
+
+const Workplace& place() {
+  static const Workplace one;
+  return one;
+}
+
+std::string optimizer_flag(const std::string& name) { return "--optimizer=" + name; }
+
+bool same_bits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
+
+void check_same_tensors(const SafetensorsFile& got, const SafetensorsFile& expected) {
+  REQUIRE(got.names() == expected.names());
+  CHECK(!got.names().empty());
+  for (const std::string& name : got.names()) {
+    CAPTURE(name);
+    Tensor a = got.read(name), b = expected.read(name);
+    REQUIRE(a.bytes() == b.bytes());
+    CHECK(std::memcmp(a.raw(), b.raw(), a.bytes()) == 0);
+  }
+}
+
+// Every step once, in order, with the same numbers. A run that was stopped on purpose may have
+// validated more often.
+void check_same_log(const std::string& got, const std::string& expected) {
+  std::vector<LogRow> a = read_log(got + "/log.jsonl"), b = read_log(expected + "/log.jsonl");
+  REQUIRE(a.size() == b.size());
+  for (size_t i = 0; i < a.size(); i++) {
+    CAPTURE(i);
+    CHECK(a[i].step == b[i].step);
+    CHECK(a[i].tokens == b[i].tokens);
+    CHECK(same_bits(a[i].train_loss, b[i].train_loss));
+    CHECK(same_bits(a[i].lr, b[i].lr));
+    CHECK(same_bits(a[i].grad_norm, b[i].grad_norm));
+    if (!b[i].val_loss) continue;
+    REQUIRE(a[i].val_loss);
+    CHECK(same_bits(*a[i].val_loss, *b[i].val_loss));
+  }
+}
+
+void check_same_run(const std::string& got, const std::string& expected) {
+  CAPTURE(got);
+  Checkpoint a = load_checkpoint(got), b = load_checkpoint(expected);
+  CHECK(a.step == b.step);
+  CHECK(a.state.counters == b.state.counters);
+  check_same_tensors(a.model, b.model);
+  check_same_tensors(a.optimizer, b.optimizer);
+  check_same_log(got, expected);
+}
+
+double last_loss(const std::string& run) { return read_log(run + "/log.jsonl").back().train_loss; }
+
+// A run of `steps` whose learning rate does not depend on how many steps are asked for.
+Words constant(const std::string& name, const std::string& optimizer, int steps,
+               const Words& more = {}) {
+  return place().train(name, Words{optimizer_flag(optimizer), "--schedule", "constant", "--warmup",
+                                   "2", "--eval-every", "4", "--steps", std::to_string(steps)} +
+                                 more);
+}
+
+// Goes on with what RUN/config.toml says.
+Words resumed(const std::string& name, const Words& more = {}) {
+  return Words{"train", "--resume", "--out", place() / name} + more;
+}
+
+}  // namespace
+
+TEST_CASE("stopped after k steps and resumed, a run equals one that never stopped") {
+  for (const std::string optimizer : {"adamw", "muon", "sgd"}) {
+    CAPTURE(optimizer);
+    const std::string whole = optimizer + "-whole", parts = optimizer + "-parts";
+    output_of(constant(whole, optimizer, 11));
+    output_of(constant(parts, optimizer, 5));
+    output_of(resumed(parts, {"--steps", "7"}));
+    CHECK(contains(output_of(resumed(parts, {"--steps", "11"})), "going on after step 7"));
+    check_same_run(place() / parts, place() / whole);
+  }
+}
+
+TEST_CASE("the number of threads may change at the interruption") {
+  // Wide enough that the work is shared out: slices of an update, pieces of a matmul.
+  Words wide = {"train", "--data",       place().data, "--preset",     "nano", "--n-layer",
+                "1",     "--schedule",   "constant",   "--batch-size", "6",    "--eval-batches",
+                "2",     "--eval-every", "3",          "--n-embd",     "192"};
+  auto run = [&](const std::string& name, const Words& more) {
+    output_of(wide + Words{"--out", place() / name} + more);
+  };
+  run("threads-1", {"--threads", "1", "--steps", "6"});
+  run("threads-mixed", {"--threads", "1", "--steps", "3"});
+  output_of(resumed("threads-mixed", {"--threads", "2", "--steps", "6"}));
+  check_same_run(place() / "threads-mixed", place() / "threads-1");
+  run("threads-3", {"--threads", "3", "--steps", "6"});
+  check_same_run(place() / "threads-3", place() / "threads-1");
+}
+
+TEST_CASE("micro-batches, bf16 and the modern architecture resume bit for bit") {
+  std::vector<Words> variants = {
+      {"--accumulation", "2"},
+      {"--dtype", "bf16"},
+      {"--arch", "modern"},
+      {"--arch", "modern", "--dtype", "bf16", "--checkpointing", "true"}};
+  for (size_t i = 0; i < variants.size(); i++) {
+    CAPTURE(i);
+    const std::string whole = "variant-whole-" + std::to_string(i),
+                      parts = "variant-parts-" + std::to_string(i);
+    output_of(constant(whole, "muon", 9, variants[i]));
+    output_of(constant(parts, "muon", 4, variants[i]));
+    output_of(resumed(parts, {"--steps", "9"}));
+    check_same_run(place() / parts, place() / whole);
+  }
+}
+
+TEST_CASE("SIGINT and SIGTERM finish the step and save; resuming loses nothing") {
+  const Words run = {"--steps", "1500", "--eval-every", "600", "--checkpoint-every", "700"};
+  output_of(place().train("uninterrupted", run));
+  for (int signal : {SIGINT, SIGTERM}) {
+    CAPTURE(signal);
+    const std::string name = "signal-" + std::to_string(signal),
+                      log = place() / name + "/log.jsonl";
+    Command command(place().train(name, run));
+    for (int i = 0; i < 5000; i++, usleep(1000)) {
+      std::error_code absent;
+      if (std::filesystem::file_size(log, absent) > 500 && !absent) break;
+    }
+    command.send(signal);
+    Outcome outcome = command.wait();
+    CAPTURE(outcome.err);
+    CHECK(outcome.code == 0);
+    CHECK(contains(outcome.out, "stopped after step"));
+    int64_t step = read_log(log).back().step;
+    CHECK(step < 1500);
+    CHECK(load_checkpoint(place() / name).step == step);
+    CHECK(std::filesystem::exists(place() / name + "/loss.png"));
+    output_of(resumed(name));
+    check_same_run(place() / name, place() / "uninterrupted");
+  }
+}
+
+TEST_CASE("killed again and again at random moments, a run still ends with the same bits") {
+  const Words run = {"--steps", "90", "--eval-every", "20", "--checkpoint-every", "3", "--resume"};
+  output_of(place().train("never-killed", run));
+  std::mt19937 random(11);
+  for (int round = 0; round < 4; round++) {
+    CAPTURE(round);
+    const std::string name = "killed-" + std::to_string(round);
+    int kills = 0;
+    for (int life = 0; life < 60; life++) {
+      Command command(place().train(name, run));
+      usleep(unsigned(random() % (20000 + 4000 * unsigned(life))));
+      command.send(SIGKILL);
+      Outcome outcome = command.wait();
+      CAPTURE(outcome.err);
+      REQUIRE((outcome.signal == SIGKILL || outcome.code == 0));
+      if (outcome.signal == 0) break;
+      kills++;
+    }
+    CHECK(kills > 0);
+    output_of(resumed(name));
+    check_same_run(place() / name, place() / "never-killed");
+    for (const auto& [file, bytes] : files_below(place() / name)) {
+      CAPTURE(file);
+      CHECK(!contains(file, ".part"));
+    }
+  }
+}
+
+TEST_CASE("resuming a finished run changes neither checkpoint nor log") {
+  output_of(constant("finished", "muon", 4));
+  auto before = files_below(place() / "finished");
+  CHECK(contains(output_of(resumed("finished")), "already has its 4 steps"));
+  CHECK(files_below(place() / "finished") == before);
+}
+
+TEST_CASE("--resume starts where there is no checkpoint yet") {
+  output_of(constant("fresh", "muon", 4, {"--resume"}));
+  output_of(constant("plain", "muon", 4));
+  check_same_run(place() / "fresh", place() / "plain");
+}
+
+TEST_CASE("--resume-from goes back to an earlier checkpoint and cuts the log there") {
+  const std::string run = place() / "back";
+  output_of(constant("back-whole", "muon", 12, {"--checkpoint-every", "3"}));
+  for (const char* step : {"6", "step-00000006"}) {
+    CAPTURE(step);
+    std::filesystem::remove_all(run);
+    output_of(constant("back", "muon", 9, {"--checkpoint-every", "3"}));
+    const std::string newest = run + "/checkpoint/step-00000009/model.safetensors";
+    std::string bytes = files_below(run)["checkpoint/step-00000009/model.safetensors"];
+    put_bytes(newest, bytes.substr(0, bytes.size() - 1));
+    check_refused(resumed("back"), {newest, "--resume-from step-00000006"});
+    check_refused({"eval", run}, {newest, "step-00000006", "--step"});
+
+    CHECK(contains(output_of({"eval", run, "--step", step}), "at step 6"));
+    output_of({"sample", run, "--step", step, "--tokens", "1"});
+
+    // With no step left to do, all that happens is the cut.
+    output_of(resumed("back", {"--resume-from", step, "--steps", "6"}));
+    CHECK(list_checkpoints(run).back() == 6);
+    CHECK(read_log(run + "/log.jsonl").size() == 6);
+    output_of(resumed("back", {"--steps", "12"}));
+    check_same_run(run, place() / "back-whole");
+  }
+}
+
+TEST_CASE("--resume-from without --resume, of a step that is not there, or of no step") {
+  const std::string run = place() / "from";
+  output_of(constant("from", "adamw", 6, {"--checkpoint-every", "3"}));
+  auto before = files_below(run);
+  auto back = [&](const std::string& step) {
+    return Words{"train", "--out", run, "--resume-from", step, "--steps", "9"};
+  };
+  check_refused(back("5"), {"step-00000005", "no such checkpoint", "step-00000006"});
+  check_refused(back("newest"), {"--resume-from", "'newest'"});
+  check_refused(back("-3"), {"--resume-from", "'-3'"});
+  check_refused(back("3x"), {"--resume-from", "'3x'"});
+  check_refused(
+      {"train", "--data", place().data, "--out", place() / "nothing", "--resume-from", "3"},
+      {"nothing", "no checkpoint"});
+  CHECK(!std::filesystem::exists(place() / "nothing"));
+  CHECK(files_below(run) == before);
+  output_of(back("3"));
+  output_of(constant("from-whole", "adamw", 9, {"--checkpoint-every", "3"}));
+  check_same_run(run, place() / "from-whole");
+}
+
+TEST_CASE("micro-batches of any size train the same model") {
+  for (const char* micro : {"1", "2", "4"})
+    output_of(constant(std::string("accumulation-") + micro, "sgd", 10, {"--accumulation", micro}));
+  Checkpoint one = load_checkpoint(place() / "accumulation-1");
+  for (const char* micro : {"2", "4"}) {
+    CAPTURE(micro);
+    const std::string run = place() / (std::string("accumulation-") + micro);
+    CHECK(last_loss(run) == doctest::Approx(last_loss(place() / "accumulation-1")).epsilon(1e-5));
+    Checkpoint other = load_checkpoint(run);
+    for (const std::string& name : one.model.names()) {
+      CAPTURE(name);
+      std::vector<double> a = to_vector(one.model.read(name)),
+                          b = to_vector(other.model.read(name));
+      double worst = 0;
+      for (size_t i = 0; i < a.size(); i++) worst = std::max(worst, std::fabs(a[i] - b[i]));
+      CHECK(worst < 1e-5);
+    }
+  }
+}
+
+TEST_CASE("computing activations again in backward changes no bit") {
+  for (const std::string arch : {"gpt2", "modern"}) {
+    for (const std::string dtype : {"fp32", "bf16"}) {
+      CAPTURE(arch);
+      CAPTURE(dtype);
+      const std::string name = "activations-" + arch + dtype;
+      const Words same = {"--arch", arch, "--dtype", dtype};
+      output_of(constant(name + "-kept", "muon", 5, same));
+      output_of(constant(name + "-again", "muon", 5, same + Words{"--checkpointing", "true"}));
+      check_same_run(place() / (name + "-again"), place() / (name + "-kept"));
+    }
+  }
+}
+
+TEST_CASE("bf16 trains as fp32 does, to two percent") {
+  for (const std::string arch : {"gpt2", "modern"}) {
+    CAPTURE(arch);
+    for (const std::string dtype : {"fp32", "bf16"})
+      output_of(constant("type-" + arch + dtype, "muon", 20, {"--arch", arch, "--dtype", dtype}));
+    double exact = last_loss(place() / ("type-" + arch + "fp32")),
+           rounded = last_loss(place() / ("type-" + arch + "bf16"));
+    CHECK(exact < 5);  // it did learn: ln 256 = 5.5
+    CHECK(rounded == doctest::Approx(exact).epsilon(0.02));
+    CHECK(rounded != exact);
+  }
+}
