@@ -4,27 +4,29 @@
 #   make test      install what is missing, build, run all tests
 #   make build     the program: build/murmur
 #   make asan      all tests under the address and undefined-behaviour sanitizers
+#   make docs      write the generated tables of docs/lists.md anew
 #   make clean     remove build folders; data/ and runs/ stay
 #
-# Your own text:  make train TEXT=my.txt
+# Your own text:     make train TEXT=my.txt
+# Other settings:    make train RUN=runs/mine FLAGS="--preset baby --steps 500"      (murmur train --help)
 
 TEXT   ?=
 NAME    = $(if $(TEXT),$(basename $(notdir $(TEXT))),kjv)
 DATA    = data/$(NAME)
 RUN    ?= runs/$(NAME)
-FLAGS  ?=
+FLAGS  ?= --arch modern --steps 3600 --auxiliary.lr 0.005 --min-lr 0.02 --eval-every 400
 PROMPT ?= In the beginning
 
 PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev \
            libstb-dev fonts-dejavu-core bible-kjv bible-kjv-text patch
 
-.PHONY: train test build asan setup clean
+.PHONY: train test build asan setup docs clean
 .DELETE_ON_ERROR:
 
 train: build $(DATA)/data.json
 	build/murmur train --data $(DATA) --out $(RUN) --resume $(FLAGS)
 	@echo
-	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500
+	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500 --temperature 0.6
 
 test: build
 	ctest --test-dir build --output-on-failure
@@ -38,6 +40,9 @@ asan: setup
 	cmake --preset cpu-asan
 	cmake --build build-asan
 	ctest --test-dir build-asan --output-on-failure
+
+docs: build
+	MURMUR_WRITE_DOCS=1 build/test_house -tc="docs/lists.md*"
 
 # Installs only what is missing; asks for nothing where all is there.
 setup:

@@ -146,7 +146,7 @@ std::vector<double> smoothed(const std::vector<double>& values) {
     count[i + 1] = count[i] + finite;
   }
   for (std::size_t i = 0; i < n; i++) {
-    const std::size_t half = std::min(i, widest);
+    const std::size_t half = std::min(i / 4, widest);
     const std::size_t from = i - half, to = std::min(i + half + 1, n);
     out[i] =
         std::isfinite(values[i]) ? (sum[to] - sum[from]) / (count[to] - count[from]) : values[i];

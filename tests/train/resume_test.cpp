@@ -92,9 +92,9 @@ TEST_CASE("stopped after k steps and resumed, a run equals one that never stoppe
 
 TEST_CASE("the number of threads may change at the interruption") {
   // Wide enough that the work is shared out: slices of an update, pieces of a matmul.
-  Words wide = {"train", "--data",       place().data, "--preset",     "nano", "--n-layer",
-                "1",     "--schedule",   "constant",   "--batch-size", "6",    "--eval-batches",
-                "2",     "--eval-every", "3",          "--n-embd",     "192"};
+  Words wide = {"train", "--data",     place().data, "--preset",     "nano", "--n-layer",
+                "1",     "--schedule", "constant",   "--batch-size", "6",    "--eval-every",
+                "3",     "--n-embd",   "192"};
   auto run = [&](const std::string& name, const Words& more) {
     output_of(wide + Words{"--out", place() / name} + more);
   };
@@ -153,13 +153,13 @@ TEST_CASE("killed again and again at random moments, a run still ends with the s
   const Words run = {"--steps", "90", "--eval-every", "20", "--checkpoint-every", "3", "--resume"};
   output_of(place().train("never-killed", run));
   std::mt19937 random(11);
-  for (int round = 0; round < 4; round++) {
+  for (int round = 0; round < 3; round++) {
     CAPTURE(round);
     const std::string name = "killed-" + std::to_string(round);
     int kills = 0;
     for (int life = 0; life < 60; life++) {
       Command command(place().train(name, run));
-      usleep(unsigned(random() % (20000 + 4000 * unsigned(life))));
+      usleep(unsigned(random() % (20000 + 6000 * unsigned(life))));
       command.send(SIGKILL);
       Outcome outcome = command.wait();
       CAPTURE(outcome.err);
