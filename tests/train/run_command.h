@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>  // setenv
 #include <map>
 #include <random>
 #include <string>
@@ -37,7 +36,6 @@ struct Outcome {
 class Command {
  public:
   explicit Command(const Words& words) : out_(std::tmpfile()), err_(std::tmpfile()) {
-    setenv("OMP_WAIT_POLICY", "passive", 1);  // threads that wait do not take the cores of others
     std::vector<char*> argv = {const_cast<char*>(MURMUR_BINARY)};
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
