@@ -29,12 +29,13 @@ train: build $(DATA)/data.json
 	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500 --temperature 0.6
 
 test: build
+	cmake --build build
 	ctest --test-dir build --output-on-failure
 
 build: setup
 	@cmake --preset cpu > build.log 2>&1 || { cat build.log; rm build.log; exit 1; }
 	@grep '^-- Murmur' -A 2 build.log; rm build.log
-	cmake --build build
+	cmake --build build --target murmur
 
 asan: setup
 	cmake --preset cpu-asan
@@ -42,6 +43,7 @@ asan: setup
 	ctest --test-dir build-asan --output-on-failure --exclude-regex house  # reads text, runs no kernel
 
 docs: build
+	cmake --build build --target test_house
 	MURMUR_WRITE_DOCS=1 build/test_house -tc="docs/lists.md*"
 
 # Installs only what is missing; asks for nothing where all is there.

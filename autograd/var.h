@@ -2,8 +2,7 @@
 //
 //   Tape tape;                        // recording starts
 //   Var loss = model(tokens);         // every function appends a node: outputs, and a closure
-//   tape.backward(loss);              // the nodes in reverse; each is released as soon as it has
-//   run
+//   tape.backward(loss);              // the nodes in reverse, each released as soon as it has run
 //
 // A closure captures exactly the tensors its gradient needs: the capture list is the list of saved
 // tensors. Without a living Tape (or under NoGrad) nothing is recorded and nothing is saved.

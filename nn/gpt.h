@@ -1,9 +1,8 @@
 // nn/gpt.h - the GPT: GPT-2's architecture (Radford et al., 2019), or a modern one.
 //
-//            positions   norm        queries, keys        MLP       head     biases   projections
-//            start at
-//   gpt2     learned     layer norm  plain                GELU      tied     yes      N(0,
-//   0.02/sqrt(2L)) modern   rotary      RMS norm    RMS norm, rotated    ReLU^2    own      no 0
+//            positions  norm        queries and keys   MLP     head  biases  projections start at
+//   gpt2     learned    layer norm  plain              GELU    tied  yes     N(0, 0.02/sqrt(2L))
+//   modern   rotary     RMS norm    RMS norm, rotated  ReLU^2  own   no      0
 //
 //   x = wte[tokens] (+ wpe)      per layer:  x += attention(norm(x));  x += mlp(norm(x))
 //   loss = cross entropy of norm(x) W_head^T

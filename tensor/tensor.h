@@ -2,7 +2,7 @@
 //
 // A tensor is `rows()` rows of `cols()` elements. Elements of a row are contiguous; rows lie
 // `row_stride()` elements apart. Copying a Tensor shares its storage; view(), slice() and columns()
-// look at the same storage in another way. Nothing here computes: see tensor/ops.h.
+// look at the same storage in another way. Nothing here computes: see tensor/engine.h.
 #pragma once
 
 #include <cstdint>

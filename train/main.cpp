@@ -300,8 +300,8 @@ int run(int argc, char** argv) {
 }  // namespace
 
 // GNU OpenMP's threads wait for work by spinning for milliseconds. That is right on an idle machine
-// and ruinous where something else wants a core: 2.7k instead of 15k tokens/s beside one busy process.
-// The library reads its settings before main(), so the program starts itself once more.
+// and ruinous where something else wants a core: 2.7k instead of 15k tokens/s beside one busy
+// process. The library reads its settings before main(), so the program starts itself once more.
 static void wait_politely(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   setenv("GOMP_SPINCOUNT", "3000", 1);

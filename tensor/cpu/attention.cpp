@@ -3,8 +3,8 @@
 //
 //   S = q k^T / sqrt(D)      P = softmax of S over keys up to the query      y = P v
 //   lse = log sum e^S                                    kept for backward: P = e^(S - lse)
-//   dv = P^T dy      dP = dy v^T      dS = P (dP - sum(dy y))      dq = dS k / sqrt(D)      dk =
-//   dS^T q / sqrt(D)
+//   dv = P^T dy              dP = dy v^T              dS = P (dP - sum(dy y))
+//   dq = dS k / sqrt(D)      dk = dS^T q / sqrt(D)
 //
 // One task is one head of one sequence, so all sums have one order. A task first copies its q, k, v
 // from the packed rows into its own scratch, converted, padded to whole vectors, where a product

@@ -1,7 +1,8 @@
 // tensor/ops/gelu.h - Gaussian error linear unit, tanh form (Hendrycks & Gimpel, 2016).
 //
-//   u  = sqrt(2/pi) (x + 0.044715 x^3)        y  = x/2 (1 + tanh u) = x s         with s = 1 / (1 +
-//   e^-2u) u' = sqrt(2/pi) (1 + 3 0.044715 x^2)      y' = s + 2 x s (1 - s) u'
+//   u = sqrt(2/pi) (x + 0.044715 x^3)        u' = sqrt(2/pi) (1 + 3 0.044715 x^2)
+//   y = x/2 (1 + tanh u) = x s               with s = 1 / (1 + e^-2u)
+//   y' = s + 2 x s (1 - s) u'
 #pragma once
 
 #include "tensor/scalar.h"

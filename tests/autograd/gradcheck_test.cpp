@@ -1,4 +1,5 @@
-// Every differentiable operation of ops.def against finite differences in double.
+// tests/autograd/gradcheck_test.cpp - every differentiable operation of ops.def against finite
+// differences in double.
 #include "autograd/gradcheck.h"
 
 #include <doctest/doctest.h>

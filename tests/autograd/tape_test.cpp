@@ -1,4 +1,5 @@
-// The tape: order, accumulation, sharing, and what is kept in memory for how long.
+// tests/autograd/tape_test.cpp - the tape: order, accumulation, sharing, and what is kept in memory
+// for how long.
 #include <doctest/doctest.h>
 
 #include "autograd/checkpoint.h"

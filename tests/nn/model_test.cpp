@@ -1,4 +1,5 @@
-// Parameters in banks, and a model that allocates nothing new after its first step.
+// tests/nn/model_test.cpp - parameters in banks, and a model that allocates nothing new after its
+// first step.
 #include "nn/model.h"
 
 #include <doctest/doctest.h>

@@ -1,5 +1,5 @@
-// The CPU engine against plain loops in double: odd sizes, strided rows, every element type; and
-// the promise that the number of threads never changes a bit.
+// tests/tensor/engine_test.cpp - the CPU engine against plain loops in double: odd sizes, strided
+// rows, every element type; and the promise that the number of threads never changes a bit.
 #include "tensor/engine.h"
 
 #include <doctest/doctest.h>

@@ -1,4 +1,5 @@
-// The tensor as a value: shapes, views, conversions, and memory that comes back.
+// tests/tensor/tensor_test.cpp - the tensor as a value: shapes, views, conversions, and memory that
+// comes back.
 #include "tensor/tensor.h"
 
 #include <doctest/doctest.h>
@@ -48,7 +49,7 @@ TEST_CASE("bf16 rounds to nearest even and keeps infinities and NaN") {
   CHECK(float(bf16(1.f)) == 1.f);
   CHECK(float(bf16(1.00390625f)) == 1.f);        // half way: to even
   CHECK(float(bf16(1.01171875f)) == 1.015625f);  // half way: to even, upwards
-  CHECK(float(bf16(1.004f)) == 1.0078125f);  // just above
+  CHECK(float(bf16(1.004f)) == 1.0078125f);      // just above
   CHECK(float(bf16(3.4e38f)) == INFINITY);
   CHECK(float(bf16(-INFINITY)) == -INFINITY);
   CHECK(std::isnan(float(bf16(NAN))));

@@ -46,7 +46,7 @@ const Finished& finished() {
 
 // A copy of that run, to damage.
 struct Damaged {
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   std::string run = folder / "run";
   std::string checkpoint = run + "/checkpoint/step-00000006/";
   Damaged() {
@@ -67,7 +67,7 @@ TEST_CASE("data prepare and data info tell what the folder holds") {
     CAPTURE(part);
     CHECK(contains(told, part));
   }
-  TemporaryFolder other;
+  TemporaryFolder other{quick_place()};
   std::string prepared =
       output_of({"data", "prepare", f / "text.txt", f / "text.txt", "--out", other / "two",
                  "--tokenizer", "char", "--val-fraction", "0.25"});
@@ -209,7 +209,7 @@ TEST_CASE("train --help names every setting with its default") {
 
 TEST_CASE("flags, a TOML file and a preset set the same things; flags win") {
   const Finished& f = finished();
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   put_bytes(folder / "c.toml",
             "n_layer = 1\nn_head = 2\nn_embd = 16\nblock_size = 16\nbatch_size = 4\nsteps = 3\n"
             "seed = 5\noptimizer = \"adamw\"\n[optimizer]\nbeta1 = 0.8\n");
@@ -333,7 +333,7 @@ TEST_CASE("settings of sample are checked") {
 
 TEST_CASE("configuration files that are wrong are refused") {
   const Finished& f = finished();
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   auto refused = [&](const std::string& toml, const Words& parts) {
     put_bytes(folder / "c.toml", toml);
     check_refused(
@@ -354,7 +354,7 @@ TEST_CASE("configuration files that are wrong are refused") {
 TEST_CASE("text that cannot be prepared is refused, and what was prepared stays") {
   const Finished& f = finished();
   auto before = files_below(f.data);
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   put_bytes(folder / "empty.txt", "");
   put_bytes(folder / "short.txt", "ab");
   put_bytes(folder / "latin1.txt", "caf\xe9 and more text");
@@ -375,7 +375,7 @@ TEST_CASE("text that cannot be prepared is refused, and what was prepared stays"
 
 TEST_CASE("a data folder that is absent, foreign or damaged is refused by every command") {
   const Finished& f = finished();
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   std::string data = folder / "data", train_shard = data + "/train_000000.bin";
   auto refused = [&](const Words& parts) {
     check_refused({"data", "info", data}, parts);
@@ -509,7 +509,7 @@ TEST_CASE("a folder that already holds a run is not overwritten") {
 
 TEST_CASE("an --out that cannot be written is refused") {
   const Finished& f = finished();
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   put_bytes(folder / "file", "precious");
   for (const std::string& out : {folder / "file", folder / "file/run", std::string("/proc/run")}) {
     CAPTURE(out);
@@ -522,7 +522,7 @@ TEST_CASE("an --out that cannot be written is refused") {
 
 TEST_CASE("a prompt with a character the char tokenizer has never seen is refused") {
   const Finished& f = finished();
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   output_of({"data", "prepare", f / "text.txt", "--tokenizer", "char", "--out", folder / "data"});
   Words words = f.train("ignored", {"--steps", "2"});
   words[2] = folder / "data", words[4] = folder / "run";

@@ -1,5 +1,5 @@
-// The whole model against an independent PyTorch one (tests/golden/): logits, loss, every named
-// gradient, and ten steps of AdamW and of Muon, for both architectures.
+// tests/train/golden_test.cpp - the whole model against an independent PyTorch one (tests/golden/):
+// logits, loss, every named gradient, and ten steps of AdamW and of Muon, for both architectures.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -13,7 +13,9 @@ using namespace murmur;
 
 namespace {
 
-std::string golden(const std::string& name) { return std::string(MURMUR_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors"; }
+std::string golden(const std::string& name) {
+  return std::string(MURMUR_SOURCE_DIR) + "/tests/golden/" + name + ".safetensors";
+}
 
 struct Golden {
   SafetensorsFile file;
@@ -21,8 +23,14 @@ struct Golden {
 
   Golden(const std::string& arch, bool checkpointing = false)
       : file(SafetensorsFile::open(golden(arch))),
-        model({.n_layer = 2, .n_head = 2, .n_embd = 32, .block_size = 16, .vocab_size = 64,
-               .arch = arch == "modern" ? Arch::modern : Arch::gpt2, .checkpointing = checkpointing}, 1) {
+        model({.n_layer = 2,
+               .n_head = 2,
+               .n_embd = 32,
+               .block_size = 16,
+               .vocab_size = 64,
+               .arch = arch == "modern" ? Arch::modern : Arch::gpt2,
+               .checkpointing = checkpointing},
+              1) {
     for (const Parameter& p : model.parameters.all()) {
       Tensor value = model.parameters.value(p);
       engine(Device::cpu).copy(file.read("param." + p.name), value);
@@ -68,7 +76,9 @@ void check_trajectory(const std::string& arch, const std::string& optimizer, dou
   SafetensorsFile after = SafetensorsFile::open(golden(arch + "_" + optimizer));
   auto adamw = std::shared_ptr<Optimizer>(make_optimizer("adamw"));
   auto main = std::shared_ptr<Optimizer>(make_optimizer(optimizer));
-  auto set = [](Optimizer& o, const char* name, const char* value) { set_option(all_options(o), "", name, value); };
+  auto set = [](Optimizer& o, const char* name, const char* value) {
+    set_option(all_options(o), "", name, value);
+  };
   if (optimizer == "adamw") {
     set(*main, "lr", "0.001");
     set(*main, "weight_decay", "0.1");
@@ -103,7 +113,8 @@ TEST_CASE("logits, loss and every named gradient equal PyTorch's") {
       Golden g(arch, checkpointing);
       {
         NoGrad quiet;
-        CHECK(error(g.model.gpt.logits(g.file.read("tokens")).value(), g.file.read("logits")) < 1e-5);
+        CHECK(error(g.model.gpt.logits(g.file.read("tokens")).value(), g.file.read("logits")) <
+              1e-5);
       }
       CHECK(g.backward() == doctest::Approx(to_vector(g.file.read("loss"))[0]).epsilon(1e-6));
       size_t gradients = 0;

@@ -132,7 +132,7 @@ inline std::string some_text(size_t bytes = 20000) {
 
 // A folder with data of the byte tokenizer in data/, prepared by the program itself.
 struct Workplace {
-  TemporaryFolder folder;
+  TemporaryFolder folder{quick_place()};
   std::string data = folder / "data";
 
   Workplace() {
