@@ -125,8 +125,8 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
   Tiles tiles = tiles_for(m, n, k);
   int64_t per_matrix = tiles.down * tiles.across;
   parallel_tasks(batch * per_matrix, [&](int64_t task) {
-    int64_t matrix = task / per_matrix, row = task % per_matrix % tiles.down * tiles.rows;
-    int64_t col = task % per_matrix / tiles.down * tiles.cols;
+    int64_t matrix = task / per_matrix, row = task % per_matrix / tiles.across * tiles.rows;
+    int64_t col = task % per_matrix % tiles.across * tiles.cols;
     int64_t height = std::min(tiles.rows, m - row), width = std::min(tiles.cols, n - col);
     Operand<In> left{a.data<In>() + matrix * a_rows * a.row_stride(), a.row_stride(),
                      form.transpose_a};
