@@ -12,7 +12,8 @@ namespace murmur {
 // ops.
 std::string bench_step(const Config& config, int64_t steps);
 
-// Every op of the list, forward and backward, at one typical size. Returns JSON rows.
+// Every UNARY and BINARY row of ops.def, softmax and the norms, forward and backward, at one size
+// beyond the caches. Returns JSON rows. Products and attention are timed inside bench_step.
 std::string bench_ops(const Config& config);
 
 }  // namespace murmur

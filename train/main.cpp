@@ -283,7 +283,7 @@ int run(int argc, char** argv) {
     fmt::print("{}", bench_step(config, bench_flags.given("steps") ? config.steps : 20));
   });
   CLI::App* bench_ops_command =
-      bench_command->add_subcommand("ops", "every op of the list, as JSON");
+      bench_command->add_subcommand("ops", "elementwise ops, softmax and norms, as JSON");
   ConfigFlags ops_flags(*bench_ops_command);
   bench_ops_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
   bench_ops_command->callback([&] { fmt::print("{}", bench_ops(ops_flags.config())); });
