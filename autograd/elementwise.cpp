@@ -72,11 +72,12 @@ Var scale(const Var& x, double factor) {
 
 Var sum(const Var& x) {
   Tensor y({}, compute_type(x.value().dtype()), x.value().device());
-  engine_of(x).fill(y, engine_of(x).sum(x.value()));
+  engine_of(x).sum(1, x.value(), y);
   return record(y, {x},
                 [dx = x.sink(), shape = x.shape(), dtype = x.value().dtype()](const Tensor& dy) {
                   Tensor spread(shape, dtype, dy.device());
-                  engine(dy.device()).fill(spread, item(dy));
+                  engine(dy.device()).fill(spread, 1);
+                  engine(dy.device()).scale({1, dy}, spread, {spread});
                   dx.pass(spread);
                 });
 }

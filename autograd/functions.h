@@ -58,8 +58,9 @@ Var embedding(const Tensor& tokens, const Var& table, const Var& positions = {})
 Var cross_entropy(const Var& logits, const Tensor& targets);
 // cross_entropy(linear(x, weight), targets), chunk of rows by chunk of rows: the logits of the last
 // chunk are kept for backward, those of earlier chunks are computed again there.
-constexpr int64_t kHeadChunkElements = int64_t(1) << 24;  // logits alive at a time
+// `chunk_elements` logits are alive at a time; 0 takes what suits the device: 16M, which caches
+// bear, on a CPU, and 4G on a GPU, where a second product costs more than the memory.
 Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
-                       int64_t chunk_elements = kHeadChunkElements);
+                       int64_t chunk_elements = 0);
 
 }  // namespace murmur

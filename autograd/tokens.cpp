@@ -30,9 +30,9 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
   e.copy(x, gradient);
   e.cross_entropy(gradient, targets, losses, recording({logits}));
   Tensor loss({}, losses.dtype(), x.device());
-  e.fill(loss, e.sum(losses) / double(rows));
+  e.sum(1 / double(rows), losses, loss);
   return record(loss, {logits}, [rows, dx = logits.sink(), gradient](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).scale(item(dy) / double(rows), gradient, into); });
+    dx.give([&](Into into) { engine(dy.device()).scale({1 / double(rows), dy}, gradient, into); });
   });
 }
 
@@ -42,6 +42,8 @@ Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
   const Tensor& w = weight.value();
   const Engine& e = engine(hidden.device());
   int64_t rows = hidden.rows(), vocabulary = w.rows();
+  if (chunk_elements == 0)
+    chunk_elements = hidden.device() == Device::cpu ? int64_t(1) << 24 : int64_t(1) << 32;
   int64_t chunk = std::clamp<int64_t>(chunk_elements / vocabulary, 1, rows),
           chunks = (rows + chunk - 1) / chunk;
   Tensor flat_targets = targets.view({rows});
@@ -58,10 +60,10 @@ Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
   };
   for (int64_t i = 0; i < chunks; i++) run_chunk(i, wanted && i == chunks - 1);
   Tensor loss({}, losses.dtype(), hidden.device());
-  e.fill(loss, e.sum(losses) / double(rows));
+  e.sum(1 / double(rows), losses, loss);
   return record(
       loss, {x, weight}, [=, dx = x.sink(), dw = weight.sink()](const Tensor& dy) mutable {
-        double alpha = item(dy) / double(rows);
+        Factor alpha{1 / double(rows), dy};
         for (int64_t i = chunks - 1; i >= 0; i--) {
           int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
           if (i != chunks - 1) run_chunk(i, true);

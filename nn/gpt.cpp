@@ -73,14 +73,16 @@ Var Gpt::hidden(const Tensor& tokens) const {
            std::to_string(config_.block_size);
   });
   if (config_.arch == Arch::modern && !angles_) {
-    angles_ =
-        rope_angles(config_.block_size, config_.n_embd / config_.n_head, wte_.var.value().dtype());
+    const Tensor& table = wte_.var.value();
+    angles_ = to(table.device(),
+                 rope_angles(config_.block_size, config_.n_embd / config_.n_head, table.dtype()));
   }
   auto branch = [&](auto f, const Var& h) {
     return config_.checkpointing ? checkpoint(f, h) : f(h);
   };
 
-  Var x = embedding(tokens, wte_.var, wpe_ ? wpe_->var : Var());  // (B, T, C)
+  Var x = embedding(to(wte_.var.value().device(), tokens), wte_.var,
+                    wpe_ ? wpe_->var : Var());  // (B, T, C)
   Var h = blocks_[0].norm_attention(x);
   for (size_t i = 0; i < blocks_.size(); i++) {
     const Block& block = blocks_[i];
@@ -96,7 +98,8 @@ Var Gpt::hidden(const Tensor& tokens) const {
 }
 
 Var Gpt::loss(const Tensor& tokens, const Tensor& targets) const {
-  return head_cross_entropy(hidden(tokens), head().var, targets);
+  Var h = hidden(tokens);
+  return head_cross_entropy(h, head().var, to(h.value().device(), targets));
 }
 
 Var Gpt::logits(const Tensor& tokens) const { return linear(hidden(tokens), head().var); }

@@ -3,8 +3,6 @@
 //
 //   m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
 //   d = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-#include <cmath>
-
 #include "optim/optimizer.h"
 
 namespace murmur {
@@ -27,11 +25,9 @@ class AdamW final : public Optimizer {
     Shape shape{bank.count, bank.rows, bank.cols};
     return {{"m", shape}, {"v", shape}};
   }
-  void direction(const Bank&, const Tensor& gradient, State& state, int64_t step,
+  void direction(const Bank&, const Tensor& gradient, State& state, const Tensor& step,
                  Tensor& d) const override {
-    engine(gradient.device())
-        .adam(gradient, state["m"], state["v"], d, beta1_, beta2_,
-              1 - std::pow(beta1_, double(step)), 1 - std::pow(beta2_, double(step)), eps_);
+    engine(gradient.device()).adam(gradient, state["m"], state["v"], d, beta1_, beta2_, eps_, step);
   }
 
  private:

@@ -18,31 +18,32 @@ class Muon final : public Optimizer {
   std::vector<Option> options() override {
     std::vector<std::string> scales;
     for (const ShapeScale& s : shape_scales()) scales.push_back(s.name);
-    return {{"momentum", &momentum_, "mu", 0, 1},
-            {"nesterov", &nesterov_, "look ahead by one step"},
-            {"ns_steps", &ns_steps_, "Newton-Schulz iterations", 1, 50},
-            {"scale", &scale_, "step length by shape", 0, 0, scales}};
+    return {
+        {"momentum", &momentum_, "mu", 0, 1},
+        {"nesterov", &nesterov_, "look ahead by one step"},
+        {"ns_steps", &ns_steps_, "Newton-Schulz iterations", 1, 50},
+        {"ns_dtype", &ns_dtype_, "what Newton-Schulz computes in", 0, 0, {"auto", "fp32", "bf16"}},
+        {"scale", &scale_, "step length by shape", 0, 0, scales}};
   }
   bool matrices_only() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
-  void direction(const Bank& bank, const Tensor& gradient, State& state, int64_t,
+  void direction(const Bank& bank, const Tensor& gradient, State& state, const Tensor&,
                  Tensor& d) const override {
-    const Engine& e = engine(gradient.device());
     Tensor& m = state["momentum"];
-    e.lerp(1 - momentum_, gradient, m);
-    Tensor u(m.shape(), m.dtype(), m.device());
-    e.scale(nesterov_ ? momentum_ : 1, m, {u});
-    if (nesterov_) e.scale(1 - momentum_, gradient, {u, true});
-    newton_schulz(u, int(ns_steps_));
-    e.scale(shape_scale(scale_, bank.rows, bank.cols), u, {d});
+    Tensor u(m.shape(), orthogonal_type(ns_dtype_, m), m.device());
+    engine(m.device())
+        .momentum(gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
+                  nesterov_ ? 1 - momentum_ : 0);
+    newton_schulz(u, int(ns_steps_), shape_scale(scale_, bank.rows, bank.cols), d);
   }
 
  private:
   double momentum_ = 0.95;
   bool nesterov_ = true;
   int64_t ns_steps_ = 5;
+  std::string ns_dtype_ = "auto";
   std::string scale_ = "original";
 };
 

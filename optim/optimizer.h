@@ -37,8 +37,9 @@ class Optimizer {
   // Zero-initialised tensors it wants to keep per bank.
   virtual std::vector<StateShape> state(const Bank& bank) const = 0;
   // Writes the direction d of W <- (1 - lr decay) W - lr d. All three have the bank's shape, or,
-  // for an elementwise optimizer, the shape of a slice. `step` counts from 1.
-  virtual void direction(const Bank& bank, const Tensor& gradient, State& state, int64_t step,
+  // for an elementwise optimizer, the shape of a slice. step: (1) fp64 beside them, counts from 1;
+  // it is a tensor so that a captured step can be replayed (tensor/engine.h).
+  virtual void direction(const Bank& bank, const Tensor& gradient, State& state, const Tensor& step,
                          Tensor& direction) const = 0;
 
   double learning_rate = 1e-3;  // the default; a subclass sets its own

@@ -18,18 +18,11 @@ class Sgd final : public Optimizer {
   std::vector<StateShape> state(const Bank& bank) const override {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
-  void direction(const Bank&, const Tensor& gradient, State& state, int64_t,
+  void direction(const Bank&, const Tensor& gradient, State& state, const Tensor&,
                  Tensor& d) const override {
-    const Engine& e = engine(gradient.device());
-    Tensor& m = state["momentum"];
-    e.scale(momentum_, m, {m});
-    e.scale(1, gradient, {m, true});
-    if (nesterov_) {
-      e.scale(1, gradient, {d});
-      e.scale(momentum_, m, {d, true});
-    } else {
-      e.scale(1, m, {d});
-    }
+    engine(gradient.device())
+        .momentum(gradient, state["momentum"], d, momentum_, 1, nesterov_ ? momentum_ : 1,
+                  nesterov_ ? 1 : 0);
   }
 
  private:

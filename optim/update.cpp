@@ -12,18 +12,6 @@ namespace {
 // cache.
 constexpr int64_t kSlice = 32768;
 
-[[noreturn]] void report_not_finite(Parameters& parameters, int64_t step) {
-  for (const Parameter& p : parameters.all()) {
-    Tensor g = parameters.gradient(p);
-    if (!std::isfinite(engine(g.device()).sum_of_squares(g))) {
-      throw Error("step " + std::to_string(step) + ": the gradient of '" + p.name +
-                  "' is not finite; lower the learning rate or clip the gradient");
-    }
-  }
-  throw Error("step " + std::to_string(step) +
-              ": the gradient norm overflows; lower the learning rate");
-}
-
 }  // namespace
 
 Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_norm)
@@ -40,68 +28,98 @@ Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_no
     }
     states_.push_back(std::move(state));
   }
+  Device device = parameters.values().device();
+  for (Tensor* x : {&step_, &schedule_, &squares_, &clip_factor_})
+    *x = Tensor::zeros({1}, DType::f64, device);
 }
 
-UpdateResult Update::step(int64_t step, double schedule_factor) {
-  Tensor& g = parameters_.gradients();
-  double norm = std::sqrt(engine(g.device()).sum_of_squares(g));
-  if (!std::isfinite(norm)) report_not_finite(parameters_, step);
-  double gradient_scale = clip_norm_ > 0 ? std::min(1.0, clip_norm_ / (norm + 1e-6)) : 1.0;
-  for (size_t i = 0; i < states_.size(); i++) {
-    const Route& route = *assigned_[i];
-    const Optimizer& optimizer = *route.use.optimizer;
-    double lr = optimizer.learning_rate * route.lr_scale * schedule_factor;
-    double keep = 1 - lr * (route.decay ? optimizer.weight_decay : 0);
-    optimizer.elementwise() ? step_slices(i, step, gradient_scale, lr, keep)
-                            : step_whole(i, step, gradient_scale, lr, keep);
+void Update::set_step(int64_t step, double schedule_factor) {
+  const Engine& e = engine(step_.device());
+  e.copy(Tensor::of({double(step)}, {1}, DType::f64), step_);
+  e.copy(Tensor::of({schedule_factor}, {1}, DType::f64), schedule_);
+}
+
+void Update::require_finite(double squares) const {
+  if (std::isfinite(squares)) return;
+  std::string where = "step " + std::to_string(int64_t(item(step_))) + ": ";
+  for (const Parameter& p : parameters_.all()) {
+    Tensor g = parameters_.gradient(p), own({1}, DType::f64, g.device());
+    engine(g.device()).sum_of_squares(g, own);
+    if (!std::isfinite(item(own))) {
+      throw Error(where + "the gradient of '" + p.name +
+                  "' is not finite; lower the learning rate or clip the gradient");
+    }
   }
-  return {norm};
+  throw Error(where + "the gradient norm overflows; lower the learning rate");
 }
 
-void Update::step_whole(size_t i, int64_t step, double gradient_scale, double lr, double keep) {
+void Update::apply() {
+  const Tensor& g = parameters_.gradients();
+  const Engine& e = engine(g.device());
+  e.sum_of_squares(g, squares_);
+  if (g.device() == Device::cpu) require_finite(item(squares_));
+  bool clipped = clip_norm_ > 0;
+  if (clipped) {
+    e.clip_factor(squares_, clip_norm_, clip_factor_);
+    if (g.device() == Device::cpu) clipped = item(clip_factor_) != 1;  // known here: spare the pass
+  }
+  for (size_t i = 0; i < states_.size(); i++) {
+    assigned_[i]->use.optimizer->elementwise() ? step_slices(i, clipped) : step_whole(i, clipped);
+  }
+}
+
+Update::Rate Update::rate_of(const Route& route) const {
+  const Optimizer& optimizer = *route.use.optimizer;
+  return {{optimizer.learning_rate * route.lr_scale, schedule_},
+          route.decay ? optimizer.weight_decay : 0};
+}
+
+void Update::step_whole(size_t i, bool clipped) {
   Bank& bank = parameters_.banks()[i];
   const Engine& e = engine(bank.value.device());
-  Tensor gradient = bank.gradient,
-         direction(bank.value.shape(), bank.value.dtype(), bank.value.device());
-  if (gradient_scale != 1) {
-    gradient = Tensor(bank.value.shape(), bank.value.dtype(), bank.value.device());
-    e.scale(gradient_scale, bank.gradient, {gradient});
+  auto like_bank = [&] {
+    return Tensor(bank.value.shape(), bank.value.dtype(), bank.value.device());
+  };
+  Tensor gradient = bank.gradient, direction = like_bank();
+  if (clipped) {
+    gradient = like_bank();
+    e.scale({1, clip_factor_}, bank.gradient, {gradient});
   }
-  assigned_[i]->use.optimizer->direction(bank, gradient, states_[i], step, direction);
-  e.descend(lr, keep, direction, bank.value);
-  if (bank.shadow) e.copy(bank.value, bank.shadow);
+  assigned_[i]->use.optimizer->direction(bank, gradient, states_[i], step_, direction);
+  Rate rate = rate_of(*assigned_[i]);
+  e.descend(rate.lr, rate.decay, direction, bank.value, bank.shadow);
 }
 
 // Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow
-// each other while it is in the cache, so the direction never travels to memory and back.
-void Update::step_slices(size_t i, int64_t step, double gradient_scale, double lr, double keep) {
+// each other while it is in the cache, so the direction never travels to memory and back. On a GPU
+// the slice is the bank: a launch costs more than the journey.
+void Update::step_slices(size_t i, bool clipped) {
   Bank& bank = parameters_.banks()[i];
-  const Engine& e = engine(bank.value.device());
-  int64_t n = bank.value.numel(), slices = (n + kSlice - 1) / kSlice;
-  Tensor scratch({omp_get_max_threads(), 2, std::min(n, kSlice)}, bank.value.dtype(),
-                 bank.value.device());
+  Device device = bank.value.device();
+  const Engine& e = engine(device);
+  int64_t n = bank.value.numel(), slice = device == Device::cpu ? std::min(n, kSlice) : n,
+          slices = (n + slice - 1) / slice;
+  int64_t threads = slices > 1 ? omp_get_max_threads() : 1;
+  Tensor scratch({threads, clipped ? 2 : 1, slice}, bank.value.dtype(), device);
+  Rate rate = rate_of(*assigned_[i]);
   auto flat = [&](const Tensor& x) { return x.view({n}); };
-#pragma omp parallel for schedule(static)
-  for (int64_t slice = 0; slice < slices; slice++) {
-    int64_t begin = slice * kSlice, end = std::min(n, begin + kSlice);
-    Tensor buffers =
-        scratch.slice(omp_get_thread_num(), omp_get_thread_num() + 1).view({2 * scratch.cols()});
+#pragma omp parallel for schedule(static) num_threads(int(threads))
+  for (int64_t s = 0; s < slices; s++) {
+    int64_t begin = s * slice, end = std::min(n, begin + slice), thread = omp_get_thread_num();
+    Tensor buffers = scratch.slice(thread, thread + 1).view({scratch.shape()[1] * slice});
     Tensor direction = buffers.slice(0, end - begin);
     Tensor gradient = flat(bank.gradient).slice(begin, end),
-           value = flat(bank.value).slice(begin, end);
-    if (gradient_scale != 1) {
-      Tensor scaled = buffers.slice(scratch.cols(), scratch.cols() + end - begin);
-      e.scale(gradient_scale, gradient, {scaled});
+           value = flat(bank.value).slice(begin, end), shadow;
+    if (bank.shadow) shadow = flat(bank.shadow).slice(begin, end);
+    if (clipped) {
+      Tensor scaled = buffers.slice(slice, slice + end - begin);
+      e.scale({1, clip_factor_}, gradient, {scaled});
       gradient = scaled;
     }
     State state;
     for (auto& [name, tensor] : states_[i]) state[name] = flat(tensor).slice(begin, end);
-    assigned_[i]->use.optimizer->direction(bank, gradient, state, step, direction);
-    e.descend(lr, keep, direction, value);
-    if (bank.shadow) {
-      Tensor shadow = flat(bank.shadow).slice(begin, end);
-      e.copy(value, shadow);
-    }
+    assigned_[i]->use.optimizer->direction(bank, gradient, state, step_, direction);
+    e.descend(rate.lr, rate.decay, direction, value, shadow);
   }
 }
 

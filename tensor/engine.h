@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "tensor/tensor.h"
 
@@ -37,11 +38,24 @@ struct Into {
   bool accumulate = false;
 };
 
+// A number to multiply by, in two parts: `value` is known here, `by` lies on the device, so that
+// what was computed there need not travel to the host and back. by: one number, or one for each of
+// K equal parts of the tensor it is applied to (the matrices of a bank).
+struct Factor {
+  double value = 1;
+  Tensor by = {};
+  Factor(double value) : value(value) {}
+  Factor(double value, Tensor by) : value(value), by(std::move(by)) {}
+};
+
 struct MatmulForm {
   bool transpose_a = false;
   bool transpose_b = false;
-  double alpha = 1;
-  Tensor bias = {};  // (columns of the result), compute type; added to every row
+  Factor alpha = 1;
+  Tensor plus = {};  // c <- alpha op(a) op(b) + beta plus; of c's shape and type
+  double beta = 1;
+  bool symmetric = false;  // the caller knows that the result is: half of it need be computed
+  Tensor bias = {};        // (columns of the result), compute type; added to every row
   // What else happens to a tile of the result while it is in the cache, with f = `op`:
   Unary op = {};
   Tensor activated = {};  // when given: activated <- f(c)
@@ -56,7 +70,15 @@ class Engine {
   virtual void* allocate(size_t bytes) const = 0;  // nullptr when there is none
   virtual void release(void* data, size_t bytes) const = 0;
   virtual void fill(Tensor& x, double value) const = 0;
-  virtual void copy(const Tensor& from, Tensor& to) const = 0;  // converts the element type
+  // Converts the element type; either side may lie on another device.
+  virtual void copy(const Tensor& from, Tensor& to) const = 0;
+  // The one number of x, for a caller who asks later: calling the result waits until it is there.
+  virtual std::function<double()> read_later(const Tensor& x) const = 0;
+  virtual void synchronize() const = 0;  // waits until everything asked for is done
+  // What `work` asks of this engine, as one thing that can be done again and again: on a GPU one
+  // launch instead of hundreds. `work` must have run once before, must keep its tensors, and must
+  // not read a number back. Calling capture() does not do the work; calling the result does.
+  virtual std::function<void()> capture(const std::function<void()>& work) const = 0;
 
   // elementwise ----------------------------------------------------------------------------------
   virtual void map(Unary op, const Tensor& x, Tensor& y) const = 0;
@@ -66,20 +88,35 @@ class Engine {
   // Gradient to the left or the right operand, as if b had a's shape.
   virtual void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b,
                             const Tensor& dy, Into d) const = 0;
-  // y (+)= alpha x
-  virtual void scale(double alpha, const Tensor& x, Into y) const = 0;
+  // y (+)= alpha x; y may be of another type
+  virtual void scale(const Factor& alpha, const Tensor& x, Into y) const = 0;
   // y <- (1 - t) y + t x: one step of an exponential moving average
   virtual void lerp(double t, const Tensor& x, Tensor& y) const = 0;
-  // w <- keep w - step d: the one place where parameters move (optim/update.cpp)
-  virtual void descend(double step, double keep, const Tensor& d, Tensor& w) const = 0;
-  // The fused update of AdamW on one slice: moves m and v, writes the direction (optim/adamw.cpp).
+
+  // updates: what moves parameters, in one pass over memory each ---------------------------------
+  // w <- (1 - rate decay) w - rate d, and shadow <- w: the one place where parameters move
+  // (optim/update.cpp). An empty shadow is left alone.
+  virtual void descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+                       Tensor& shadow) const = 0;
+  // The fused update of AdamW (optim/adamw.cpp): moves m and v, writes the direction. step: (1)
   virtual void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
-                    double beta2, double correction1, double correction2, double eps) const = 0;
+                    double beta2, double eps, const Tensor& step) const = 0;
+  // m <- decay m + weight g, then u <- from_m m + from_g g; u may be of another type.
+  virtual void momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
+                        double from_m, double from_g) const = 0;
+  // factor <- min(1, limit / (sqrt(squares) + 1e-6)), for clipping. Both (1).
+  virtual void clip_factor(const Tensor& squares, double limit, Tensor& factor) const = 0;
+  // Numbers f_k with f_k x_k = matrix k divided by (its Frobenius norm + eps), and their squares,
+  // for products that normalise as they go; both fp32 (K). A matrix whose squares would leave the
+  // range of fp32 is brought into it first, in place; an engine may as well divide in place.
+  virtual void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const = 0;
 
   // reduce ---------------------------------------------------------------------------------------
   virtual void sum_rows(const Tensor& x, Into y) const = 0;  // (N, C) -> (C)
-  virtual double sum(const Tensor& x) const = 0;             // in double, in a fixed order
-  virtual double sum_of_squares(const Tensor& x) const = 0;
+  // y[k] <- factor (sum of part k of x): x is K equal parts for y of K elements. In double, in a
+  // fixed order.
+  virtual void sum(double factor, const Tensor& x, Tensor& y) const = 0;
+  virtual void sum_of_squares(const Tensor& x, Tensor& y) const = 0;
 
   // rows -----------------------------------------------------------------------------------------
   virtual void softmax(const Tensor& x, Tensor& y) const = 0;
@@ -102,7 +139,8 @@ class Engine {
                     Into y) const = 0;
 
   // matmul, attention, gather, random ------------------------------------------------------------
-  // c (+)= alpha op(a) op(b) + bias. Rank 3 with rank 3 is a batch; else a is rows() x cols().
+  // c (+)= alpha op(a) op(b) + beta plus + bias. Rank 3 with rank 3 is a batch; else a is rows() x
+  // cols().
   virtual void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const = 0;
   // Causal attention over packed qkv (B, T, 3 H D) -> y (B, T, H D), log-sum-exp (B, H, T).
   virtual void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const = 0;

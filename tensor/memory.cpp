@@ -24,12 +24,29 @@ constexpr bool kUseSlabs = false;
 constexpr bool kUseSlabs = true;
 #endif
 
+using FreeLists = std::unordered_map<size_t, std::vector<void*>>;  // rounded size -> blocks
+
 struct Pool {
   std::mutex mutex;
-  std::unordered_map<size_t, std::vector<void*>> free;  // rounded size -> blocks
-  char* slab = nullptr;                                 // the rest of the newest one
+  FreeLists free;
+  FreeLists set_aside;  // by PrivateMemory
+  bool setting_aside = false;
+  char* slab = nullptr;  // the rest of the newest one
   size_t slab_left = 0;
   MemoryStats stats;
+
+  // A block that waits, or nullptr.
+  void* waiting(size_t bytes) {
+    for (FreeLists* lists : {&set_aside, &free}) {
+      auto found = lists->find(bytes);
+      if (found == lists->end() || found->second.empty()) continue;
+      void* block = found->second.back();
+      found->second.pop_back();
+      stats.bytes_cached -= int64_t(bytes);
+      return block;
+    }
+    return nullptr;
+  }
 
   void* fresh(size_t bytes, Device device) {
     if (!kUseSlabs || bytes > kOwnBlock) return engine(device).allocate(bytes);
@@ -59,12 +76,8 @@ size_t rounded(size_t bytes) {
 Storage::Storage(size_t wanted, Device on) : bytes(rounded(wanted)), device(on) {
   Pool& p = pool(device);
   std::lock_guard lock(p.mutex);
-  std::vector<void*>& blocks = p.free[bytes];
-  if (!blocks.empty()) {
-    data = blocks.back();
-    blocks.pop_back();
-    p.stats.bytes_cached -= int64_t(bytes);
-  } else {
+  data = p.waiting(bytes);
+  if (!data) {
     data = p.fresh(bytes, device);
     check(data != nullptr, [&] {
       return "memory: cannot allocate " + std::to_string(bytes) + " bytes on " + name_of(device) +
@@ -79,7 +92,7 @@ Storage::Storage(size_t wanted, Device on) : bytes(rounded(wanted)), device(on) 
 Storage::~Storage() {
   Pool& p = pool(device);
   std::lock_guard lock(p.mutex);
-  p.free[bytes].push_back(data);
+  (p.setting_aside ? p.set_aside : p.free)[bytes].push_back(data);
   p.stats.bytes_in_use -= int64_t(bytes);
   p.stats.bytes_cached += int64_t(bytes);
 }
@@ -105,6 +118,42 @@ void release_cached_memory(Device device) {
     p.stats.bytes_cached -= int64_t(bytes * blocks.size());
     blocks.clear();
   }
+}
+
+namespace {
+
+void merge(FreeLists& from, FreeLists& into) {
+  for (auto& [bytes, blocks] : from)
+    into[bytes].insert(into[bytes].end(), blocks.begin(), blocks.end());
+  from.clear();
+}
+
+}  // namespace
+
+PrivateMemory::PrivateMemory(Device device) : device_(device) {
+  Pool& p = pool(device_);
+  std::lock_guard lock(p.mutex);
+  check(!p.setting_aside, "memory: a step is captured inside another one");
+  p.setting_aside = true;
+}
+
+PrivateMemory::~PrivateMemory() {
+  Pool& p = pool(device_);
+  std::lock_guard lock(p.mutex);
+  merge(p.set_aside, p.free);
+  p.setting_aside = false;
+}
+
+std::shared_ptr<void> PrivateMemory::keep() {
+  Pool& p = pool(device_);
+  std::lock_guard lock(p.mutex);
+  auto* kept = new FreeLists(std::move(p.set_aside));
+  p.set_aside.clear();
+  return {kept, [device = device_](FreeLists* lists) {
+            std::lock_guard lock(pool(device).mutex);
+            merge(*lists, pool(device).free);
+            delete lists;
+          }};
 }
 
 }  // namespace murmur

@@ -36,4 +36,18 @@ void reset_peak_memory(Device device = Device::cpu);
 // Gives large blocks that wait back to the system.
 void release_cached_memory(Device device = Device::cpu);
 
+// While it lives, blocks that become free on the device are set aside for requests made meanwhile.
+// keep() withdraws them from everybody else for as long as the result lives: a captured step
+// (tensor/engine.h) works in the same blocks at every replay.
+class PrivateMemory {
+ public:
+  explicit PrivateMemory(Device device);
+  ~PrivateMemory();
+  PrivateMemory(const PrivateMemory&) = delete;
+  std::shared_ptr<void> keep();
+
+ private:
+  Device device_;
+};
+
 }  // namespace murmur

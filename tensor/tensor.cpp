@@ -65,6 +65,13 @@ Tensor Tensor::columns(int64_t begin, int64_t end) const {
   return x;
 }
 
+Tensor to(Device device, const Tensor& x) {
+  if (!x || x.device() == device) return x;
+  Tensor y(x.shape(), x.dtype(), device);
+  engine(device).copy(x, y);
+  return y;
+}
+
 std::vector<double> to_vector(const Tensor& x) {
   Tensor wide(x.shape(), DType::f64);
   engine(x.device()).copy(x, wide);

@@ -66,6 +66,7 @@ class Tensor {
   DType dtype_ = DType::f32;
 };
 
+Tensor to(Device device, const Tensor& x);       // x itself where it already lies there
 std::vector<double> to_vector(const Tensor& x);  // host copy, row by row
 double item(const Tensor& x);                    // the only element
 std::string text(const Tensor& x);               // "fp32 (4, 8) cpu"

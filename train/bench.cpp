@@ -53,10 +53,12 @@ double time_of(const F& f) {
 
 std::string bench_step(const Config& config, int64_t steps) {
   if (config.threads > 0) omp_set_num_threads(int(config.threads));
-  Model model(model_config(config, 256), uint64_t(config.seed), activation_type(config));
+  Device device = device_of(config);
+  const Engine& e = engine(device);
+  Model model(model_config(config, 256), uint64_t(config.seed), activation_type(config), device);
   Update update(model.parameters, make_routes(config), config.clip);
-  Tensor tokens = random_tokens(config.batch_size, config.block_size, 256, 0);
-  Tensor targets = random_tokens(config.batch_size, config.block_size, 256, 1);
+  Tensor tokens = to(device, random_tokens(config.batch_size, config.block_size, 256, 0));
+  Tensor targets = to(device, random_tokens(config.batch_size, config.block_size, 256, 1));
   int64_t number = 0;
   double update_ms = 0, forward_ms = 0, backward_ms = 0;
   auto step = [&] {
@@ -74,13 +76,15 @@ std::string bench_step(const Config& config, int64_t steps) {
     update_ms += now_ms() - end;
   };
   for (int i = 0; i < 3; i++) step();
-  reset_peak_memory();
-  int64_t allocations = memory_stats().fresh_blocks;
+  e.synchronize();
+  reset_peak_memory(device);
+  int64_t allocations = memory_stats(device).fresh_blocks;
   forward_ms = backward_ms = update_ms = 0;
   std::vector<double> times;
   for (int64_t i = 0; i < steps; i++) {
     double start = now_ms();
     step();
+    e.synchronize();
     times.push_back(now_ms() - start);
   }
   Json result;
@@ -90,6 +94,7 @@ std::string bench_step(const Config& config, int64_t steps) {
   result["arch"] = config.arch;
   result["batch_size"] = config.batch_size;
   result["block_size"] = config.block_size;
+  result["device"] = config.device;
   result["dtype"] = config.dtype;
   result["optimizer"] = config.optimizer;
   result["threads"] = omp_get_max_threads();
@@ -103,18 +108,23 @@ std::string bench_step(const Config& config, int64_t steps) {
   result["gflops"] = flops * tokens_a_step / ms * 1e-6;
   result["parameters"] = model.parameters.count();
   result["state_bytes"] = update.state_bytes();
-  result["peak_bytes"] = memory_stats().peak_bytes;
-  result["fresh_blocks_after_warmup"] = memory_stats().fresh_blocks - allocations;
+  result["peak_bytes"] = memory_stats(device).peak_bytes;
+  result["fresh_blocks_after_warmup"] = memory_stats(device).fresh_blocks - allocations;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   result["peak_rss_bytes"] = int64_t(usage.ru_maxrss) * 1024;
 
-  Profile profile(Device::cpu);
+  Profile profile(device);
   for (int i = 0; i < 3; i++) step();
-  std::vector<std::pair<std::string, OpTime>> rows(profile.times().begin(), profile.times().end());
+  std::vector<std::pair<std::string, OpUse>> rows(profile.uses().begin(), profile.uses().end());
   std::sort(rows.begin(), rows.end(), [](auto& a, auto& b) { return a.second.ms > b.second.ms; });
-  for (auto& [name, time] : rows)
-    result["ops"].push_back({{"name", name}, {"ms", time.ms / 3}, {"calls", time.calls / 3}});
+  for (auto& [name, use] : rows) {
+    result["ops"].push_back({{"name", name},
+                             {"ms", use.ms / 3},
+                             {"calls", use.calls / 3},
+                             {"gflops", use.flops / use.ms * 1e-6},
+                             {"gb_s", use.bytes / use.ms * 1e-6}});
+  }
   return result.dump(1) + "\n";
 }
 

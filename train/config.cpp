@@ -88,6 +88,7 @@ std::vector<Option> Config::options() {
       {"seed", &seed, "of weights and data order", 0, kMany},
       {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
       {"device", &device, "where tensors live", 0, 0, {"cpu", "cuda"}},
+      {"cuda_graph", &cuda_graph, "launch a whole step at once (GPU); for small models"},
       {"dtype", &dtype, "of activations; parameters are always fp32", 0, 0, {"fp32", "bf16"}},
       {"nodes", &nodes, "nodes that train together", 1, 1},
       {"transport", &transport, "what carries messages between nodes", 0, 0,
@@ -199,6 +200,8 @@ std::vector<Route> make_routes(const Config& c) {
 Schedule make_schedule(const Config& c) {
   return {c.schedule, c.steps, c.warmup, c.min_lr, c.decay_fraction};
 }
+
+Device device_of(const Config& c) { return c.device == "cuda" ? Device::cuda : Device::cpu; }
 
 DType activation_type(const Config& c) { return c.dtype == "bf16" ? DType::bf16 : DType::f32; }
 

@@ -23,6 +23,7 @@ struct Config {
   // run
   int64_t steps = 1000, batch_size = 12, accumulation = 1, seed = 1337, threads = 0;
   std::string device = "cpu", dtype = "fp32", strategy = "local", transport = "self";
+  bool cuda_graph = false;
   int64_t nodes = 1, eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
   // update
   std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd";
@@ -54,6 +55,7 @@ const std::vector<Preset>& preset_list();
 GptConfig model_config(const Config& config, int64_t data_vocab_size);
 std::vector<Route> make_routes(const Config& config);
 Schedule make_schedule(const Config& config);
+Device device_of(const Config& config);
 DType activation_type(const Config& config);
 
 }  // namespace murmur

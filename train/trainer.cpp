@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <filesystem>
 
 #include "dist/strategy.h"
@@ -30,8 +31,15 @@ class Trainer {
   void run();
 
  private:
-  LogRow step(int64_t number);
-  double forward_backward(int64_t step);
+  // A step that was launched: its loss and gradient norm are read when they are asked for.
+  struct Launched {
+    LogRow row;
+    std::function<double()> loss, gradient_squares;
+  };
+  Launched launch(int64_t number);
+  LogRow finish(const Launched& step);
+  void step_on_device();
+  void forward_backward();
   void save(int64_t step);
   void restore(std::optional<int64_t> from);
   void print_header() const;
@@ -43,17 +51,29 @@ class Trainer {
   Update update_;
   Schedule schedule_;
   std::unique_ptr<Strategy> strategy_;
-  int64_t start_ = 0;  // steps already done
+  Device device_;
+  Tensor tokens_, targets_;     // (batch, block) int32: the step's own, at one place
+  Tensor loss_, share_;         // one number: the mean loss; the weight of a micro-batch
+  std::function<void()> step_;  // step_on_device(), captured where that was asked for
+  std::chrono::steady_clock::time_point clock_;  // when the last step was finished
+  int64_t start_ = 0;                            // steps already done
 };
 
 Trainer::Trainer(const Config& config, bool resume, std::optional<int64_t> from)
     : config_(config),
       data_(config.data),
       model_(model_config(config, data_.vocab_size()), uint64_t(config.seed),
-             activation_type(config), config.device == "cuda" ? Device::cuda : Device::cpu),
+             activation_type(config), device_of(config)),
       update_(model_.parameters, make_routes(config), config.clip),
       schedule_(make_schedule(config)),
-      strategy_(make_strategy(config.strategy)) {
+      strategy_(make_strategy(config.strategy)),
+      device_(device_of(config)),
+      tokens_({config.batch_size, config.block_size}, DType::i32, device_),
+      targets_(tokens_.shape(), DType::i32, device_),
+      loss_({}, compute_type(activation_type(config)), device_),
+      share_(loss_.shape(), loss_.dtype(), device_),
+      step_([this] { step_on_device(); }) {
+  engine(device_).fill(share_, 1.0 / double(config.accumulation));
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
   if (from || has_checkpoint(config_.out)) {
     if (!resume) {
@@ -123,47 +143,65 @@ void Trainer::print_header() const {
   std::fflush(stdout);
 }
 
-// The mean loss of the step's micro-batches; each contributes its share to the gradients.
-double Trainer::forward_backward(int64_t step) {
+// Each micro-batch contributes its share to the gradients and to the loss.
+void Trainer::forward_backward() {
   Parameters& parameters = model_.parameters;
   int64_t micro = config_.batch_size / config_.accumulation;
-  Tensor share =
-      Tensor::of({1.0 / double(config_.accumulation)}, {}, compute_type(activation_type(config_)));
-  double total = 0;
   parameters.begin_gradients();
   for (int64_t i = 0; i < config_.accumulation; i++) {
-    Batch batch =
-        data_.batch(Split::train, uint64_t(config_.seed),
-                    (step - 1) * config_.batch_size + i * micro, micro, config_.block_size);
     Tape tape;
-    Var loss = model_.gpt.loss(batch.tokens, batch.targets);
-    total += item(loss.value());
-    tape.backward(loss, share);
+    Var loss = model_.gpt.loss(tokens_.slice(i * micro, (i + 1) * micro),
+                               targets_.slice(i * micro, (i + 1) * micro));
+    engine(device_).scale(1.0 / double(config_.accumulation), loss.value(), {loss_, i > 0});
+    tape.backward(loss, share_);
   }
   parameters.end_gradients();
-  return total / double(config_.accumulation);
 }
 
-LogRow Trainer::step(int64_t number) {
-  auto begin = std::chrono::steady_clock::now();
-  LogRow row;
-  row.step = number;
-  row.train_loss = forward_backward(number);
+// Asks the device for everything and reads nothing back.
+void Trainer::step_on_device() {
+  forward_backward();
+  strategy_->before_update(model_.parameters);
+  update_.apply();
+  strategy_->after_update(model_.parameters);
+}
+
+Trainer::Launched Trainer::launch(int64_t number) {
+  const Engine& e = engine(device_);
+  Batch batch = data_.batch(Split::train, uint64_t(config_.seed), (number - 1) * config_.batch_size,
+                            config_.batch_size, config_.block_size);
+  e.copy(batch.tokens, tokens_);
+  e.copy(batch.targets, targets_);
+  double factor = schedule_.factor(number);
+  update_.set_step(number, factor);
+  // The first step shows the engine what will be asked; the second can be captured.
+  if (config_.cuda_graph && number == start_ + 2) step_ = e.capture(step_);
+  step_();
+  Launched step;
+  step.row.step = number;
+  step.row.lr = factor * update_.routes()[0].use.optimizer->learning_rate;
+  step.row.tokens = number * config_.batch_size * config_.block_size;
+  step.loss = e.read_later(loss_);
+  step.gradient_squares = e.read_later(update_.gradient_squares());
+  return step;
+}
+
+LogRow Trainer::finish(const Launched& step) {
+  LogRow row = step.row;
+  row.train_loss = step.loss();
   if (!std::isfinite(row.train_loss)) {
     throw Error(
         fmt::format("step {}: the loss is {}; lower the learning rate; the checkpoints of earlier "
                     "steps are intact",
-                    number, row.train_loss));
+                    row.step, row.train_loss));
   }
-  strategy_->before_update(model_.parameters);
-  double factor = schedule_.factor(number);
-  row.grad_norm = update_.step(number, factor).gradient_norm;
-  strategy_->after_update(model_.parameters);
-  row.lr = factor * update_.routes()[0].use.optimizer->learning_rate;
-  row.tokens = number * config_.batch_size * config_.block_size;
-  row.step_ms =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  double squares = step.gradient_squares();
+  update_.require_finite(squares);
+  row.grad_norm = std::sqrt(squares);
+  auto now = std::chrono::steady_clock::now();
+  row.step_ms = std::chrono::duration<double, std::milli>(now - clock_).count();
   row.tokens_per_s = double(config_.batch_size * config_.block_size) / row.step_ms * 1e3;
+  clock_ = now;
   return row;
 }
 
@@ -178,22 +216,32 @@ void Trainer::run() {
   if (start_ >= config_.steps)
     progress.message(
         fmt::format("the run already has its {} steps; --steps N takes it further", start_));
+  // On a GPU one step is always under way while the host reads the one before: neither waits.
+  std::deque<Launched> under_way;
+  clock_ = std::chrono::steady_clock::now();
   for (int64_t number = start_ + 1; number <= config_.steps; number++) {
-    LogRow row = step(number);
-    bool last = number == config_.steps;
-    if (due(config_.eval_every, number)) {
-      Evaluation e =
-          evaluate(model_.gpt, data_, config_.batch_size, last ? 0 : config_.eval_batches);
-      row.val_loss = e.loss;
-      row.bits_per_byte = e.bits_per_byte;
-      progress.message(fmt::format(
-          "step {:>6}  validation loss {:.4f} nats per token{}", number, e.loss,
-          e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : ""));
+    under_way.push_back(launch(number));
+    bool last = number == config_.steps, stop = interrupted(),
+         evaluates = due(config_.eval_every, number),
+         saves = stop || due(config_.checkpoint_every, number);
+    bool pause = device_ == Device::cpu || evaluates || saves;
+    while (under_way.size() > (pause ? 0 : 1)) {
+      LogRow row = finish(under_way.front());
+      under_way.pop_front();
+      if (evaluates && row.step == number) {
+        Evaluation e =
+            evaluate(model_.gpt, data_, config_.batch_size, last ? 0 : config_.eval_batches);
+        row.val_loss = e.loss;
+        row.bits_per_byte = e.bits_per_byte;
+        progress.message(fmt::format(
+            "step {:>6}  validation loss {:.4f} nats per token{}", number, e.loss,
+            e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : ""));
+      }
+      log.append(row);
+      progress.update(row.step, row.train_loss, row.lr, row.tokens_per_s);
     }
-    log.append(row);
-    progress.update(number, row.train_loss, row.lr, row.tokens_per_s);
-    bool stop = interrupted();
-    if (stop || due(config_.checkpoint_every, number)) save(number);
+    if (saves) save(number);
+    if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
     if (stop && !last) {
       progress.finish();
       fmt::print("stopped after step {}; the checkpoint is written, --resume goes on\n", number);

@@ -14,10 +14,10 @@
 #include <cmath>
 
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/small_matmul.h"
 #include "tensor/cpu/team.h"
+#include "tensor/dispatch.h"
 
 namespace murmur {
 namespace {

@@ -15,25 +15,35 @@ class CpuEngine final : public Engine {
   void release(void* data, size_t bytes) const override;
   void fill(Tensor& x, double value) const override;
   void copy(const Tensor& from, Tensor& to) const override;
+  std::function<double()> read_later(const Tensor& x) const override;
+  void synchronize() const override;
+  std::function<void()> capture(const std::function<void()>& work) const override;
 
   // map.cpp
   void map(Unary op, const Tensor& x, Tensor& y) const override;
   void map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const override;
-  void scale(double alpha, const Tensor& x, Into y) const override;
+  void scale(const Factor& alpha, const Tensor& x, Into y) const override;
   void lerp(double t, const Tensor& x, Tensor& y) const override;
-  void descend(double step, double keep, const Tensor& d, Tensor& w) const override;
-  void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
-            double beta2, double correction1, double correction2, double eps) const override;
 
   // zip.cpp
   void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const override;
   void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
                     Into d) const override;
 
+  // update.cpp
+  void descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+               Tensor& shadow) const override;
+  void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
+            double beta2, double eps, const Tensor& step) const override;
+  void momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
+                double from_m, double from_g) const override;
+  void clip_factor(const Tensor& squares, double limit, Tensor& factor) const override;
+  void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const override;
+
   // reduce.cpp
   void sum_rows(const Tensor& x, Into y) const override;
-  double sum(const Tensor& x) const override;
-  double sum_of_squares(const Tensor& x) const override;
+  void sum(double factor, const Tensor& x, Tensor& y) const override;
+  void sum_of_squares(const Tensor& x, Tensor& y) const override;
 
   // rows.cpp
   void softmax(const Tensor& x, Tensor& y) const override;

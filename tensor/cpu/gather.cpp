@@ -1,7 +1,7 @@
 // tensor/cpu/gather.cpp - rows of a table by token, and the gradient back into the table.
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/dispatch.h"
 
 namespace murmur {
 

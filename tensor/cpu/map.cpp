@@ -1,29 +1,13 @@
 // tensor/cpu/map.cpp - y = f(x) for every UNARY row of ops.def, and the few maps with a constant.
 #include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
+#include "tensor/cpu/factor.h"
+#include "tensor/dispatch.h"
 #include "tensor/cpu/map_row.h"
-#include "tensor/cpu/parallel.h"
+#include "tensor/cpu/over_runs.h"
 
 namespace murmur {
 namespace {
-
-// Calls f(i0, i1, xs...) per contiguous run; every x is the pointer of its tensor at that row.
-template <class T, class F, class... Tensors>
-void over_runs(const F& f, const Tensors&... tensors) {
-  Extent e = extent_of(tensors...);
-  int64_t bytes = int64_t(sizeof(T) * sizeof...(tensors));
-  if (e.rows == 1) {
-    parallel_for(e.cols, grain_for(e.cols, bytes), [&](int64_t begin, int64_t end) {
-      f(end - begin, tensors.template data<T>() + begin...);
-    });
-  } else {
-    parallel_for(e.rows, grain_for(e.rows, bytes * e.cols), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; r++)
-        f(e.cols, tensors.template data<T>() + r * tensors.row_stride()...);
-    });
-  }
-}
 
 template <class Op>
 void backward(const Tensor& x, const Tensor& dy, Into dx) {
@@ -31,7 +15,7 @@ void backward(const Tensor& x, const Tensor& dy, Into dx) {
     using T = decltype(type);
     using C = Compute<T>;
     bool accumulate = dx.accumulate;
-    over_runs<T>(
+    over_runs_of<T>(
         [=](int64_t n, const T* in, const T* din, T* out) {
           if (accumulate) {
 #pragma omp simd
@@ -62,7 +46,7 @@ template <class Op>
 void forward(const Tensor& x, Tensor& y) {
   dispatch(x.dtype(), "map", [&](auto type) {
     using T = decltype(type);
-    over_runs<T>([](int64_t n, const T* in, T* out) { value_row<Op>(n, in, out); }, x, y);
+    over_runs_of<T>([](int64_t n, const T* in, T* out) { value_row<Op>(n, in, out); }, x, y);
   });
 }
 
@@ -123,26 +107,37 @@ void CpuEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into d
   }
 }
 
-void CpuEngine::scale(double alpha, const Tensor& x, Into y) const {
+void CpuEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
   check(x.shape() == y.tensor.shape(),
         [&] { return "scale: " + text(x) + " into " + text(y.tensor); });
-  check_same("scale", x, y.tensor);
+  if (int64_t parts = alpha.by ? alpha.by.numel() : 0; parts > 1) {
+    check(x.shape()[0] == parts,
+          [&] { return "scale: " + std::to_string(parts) + " factors for " + text(x); });
+    for (int64_t k = 0; k < parts; k++) {
+      Tensor part = y.tensor.slice(k, k + 1);
+      scale(value_of(alpha, k), x.slice(k, k + 1), {part, y.accumulate});
+    }
+    return;
+  }
   dispatch(x.dtype(), "scale", [&](auto type) {
-    using T = decltype(type);
-    using C = Compute<T>;
-    C a = C(alpha);
-    bool accumulate = y.accumulate;
-    over_runs<T>(
-        [=](int64_t n, const T* in, T* out) {
-          if (accumulate) {
+    dispatch(y.tensor.dtype(), "scale", [&](auto out_type) {
+      using T = decltype(type);
+      using U = decltype(out_type);
+      using C = Compute<U>;
+      C a = C(value_of(alpha));
+      bool accumulate = y.accumulate;
+      over_runs(
+          [=](int64_t n, const T* in, U* out) {
+            if (accumulate) {
 #pragma omp simd
-            for (int64_t i = 0; i < n; i++) out[i] = T(C(out[i]) + a * C(in[i]));
-          } else {
+              for (int64_t i = 0; i < n; i++) out[i] = U(C(out[i]) + a * C(in[i]));
+            } else {
 #pragma omp simd
-            for (int64_t i = 0; i < n; i++) out[i] = T(a * C(in[i]));
-          }
-        },
-        x, y.tensor);
+              for (int64_t i = 0; i < n; i++) out[i] = U(a * C(in[i]));
+            }
+          },
+          Run<T>{x}, Run<U>{y.tensor});
+    });
   });
 }
 
@@ -152,53 +147,12 @@ void CpuEngine::lerp(double t, const Tensor& x, Tensor& y) const {
     using T = decltype(type);
     using C = Compute<T>;
     C a = C(t), b = C(1 - t);
-    over_runs<T>(
+    over_runs_of<T>(
         [=](int64_t n, const T* in, T* out) {
 #pragma omp simd
           for (int64_t i = 0; i < n; i++) out[i] = T(b * C(out[i]) + a * C(in[i]));
         },
         x, y);
-  });
-}
-
-void CpuEngine::descend(double step, double keep, const Tensor& d, Tensor& w) const {
-  check_same("descend", d, w);
-  dispatch(w.dtype(), "descend", [&](auto type) {
-    using T = decltype(type);
-    using C = Compute<T>;
-    C a = C(step), b = C(keep);
-    over_runs<T>(
-        [=](int64_t n, const T* direction, T* out) {
-#pragma omp simd
-          for (int64_t i = 0; i < n; i++) out[i] = T(b * C(out[i]) - a * C(direction[i]));
-        },
-        d, w);
-  });
-}
-
-void CpuEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
-                     double beta2, double correction1, double correction2, double eps) const {
-  check_same("adam", gradient, m);
-  check_same("adam", gradient, v);
-  check_same("adam", gradient, direction);
-  dispatch(gradient.dtype(), "adam", [&](auto type) {
-    using T = decltype(type);
-    using C = Compute<T>;
-    C b1 = C(beta1), a1 = C(1 - beta1), b2 = C(beta2), a2 = C(1 - beta2);
-    C c1 = C(1 / correction1), c2 = C(1 / correction2), e = C(eps);
-    over_runs<T>(
-        [=](int64_t n, const T* g, T* first, T* second, T* d) {
-#pragma omp simd
-          for (int64_t i = 0; i < n; i++) {
-            C gi = C(g[i]);
-            C mi = b1 * C(first[i]) + a1 * gi;
-            C vi = b2 * C(second[i]) + a2 * gi * gi;
-            first[i] = T(mi);
-            second[i] = T(vi);
-            d[i] = T(mi * c1 / (sqrt_of(vi * c2) + e));
-          }
-        },
-        gradient, m, v, direction);
   });
 }
 

@@ -7,9 +7,10 @@
 
 #include "tensor/cpu/bf16_matmul.h"
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
+#include "tensor/cpu/factor.h"
 #include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/dispatch.h"
 
 namespace murmur {
 namespace {
@@ -106,10 +107,25 @@ void finish_tile(const MatmulForm& form, const Tensor& c, int64_t row, int64_t h
   }
 }
 
+// c (+)= beta plus, on a tile.
+template <class Out>
+void begin_with(const MatmulForm& form, Into c, int64_t row, int64_t height, int64_t col,
+                int64_t width) {
+  using C = Compute<Out>;
+  C beta = C(form.beta);
+  for (int64_t i = row; i < row + height; i++) {
+    const Out* in = form.plus.data<Out>() + i * form.plus.row_stride() + col;
+    Out* out = c.tensor.data<Out>() + i * c.tensor.row_stride() + col;
+    for (int64_t j = 0; j < width; j++)
+      out[j] = Out((c.accumulate ? C(out[j]) : C(0)) + beta * C(in[j]));
+  }
+}
+
 template <class In, class Out>
 void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
   bool batched = a.shape().rank() == 3 && b.shape().rank() == 3;
   int64_t batch = batched ? a.shape()[0] : 1;
+  bool own_alphas = form.alpha.by && form.alpha.by.numel() == batch;
   int64_t a_rows = a.rows() / batch, b_rows = b.rows() / batch, c_rows = c.tensor.rows() / batch;
   int64_t m = form.transpose_a ? a.cols() : a_rows, k = form.transpose_a ? a_rows : a.cols();
   int64_t n = form.transpose_b ? b_rows : b.cols(), inner = form.transpose_b ? b.cols() : b_rows;
@@ -136,11 +152,14 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
     right.data = right.at(0, col);
     int64_t stride = c.tensor.row_stride();
     Out* out = c.tensor.data<Out>() + (matrix * m + row) * stride + col;
+    bool add = c.accumulate || form.plus;
+    if (form.plus) begin_with<Out>(form, c, matrix * m + row, height, col, width);
     if (k == 0) {
-      for (int64_t i = 0; i < height && !c.accumulate; i++)
+      for (int64_t i = 0; i < height && !add; i++)
         std::fill(out + i * stride, out + i * stride + width, Out{});
     } else {
-      multiply(height, width, k, form.alpha, left, right, c.accumulate ? 1.f : 0.f, out, stride);
+      multiply(height, width, k, value_of(form.alpha, own_alphas ? matrix : 0), left, right,
+               add ? 1.f : 0.f, out, stride);
     }
     finish_tile<Out>(form, c.tensor, matrix * m + row, height, col, width);
   });

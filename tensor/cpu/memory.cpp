@@ -4,8 +4,8 @@
 #include <cstdlib>
 
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/dispatch.h"
 
 namespace murmur {
 namespace {
@@ -78,10 +78,22 @@ void CpuEngine::fill(Tensor& x, double value) const {
 }
 
 void CpuEngine::copy(const Tensor& from, Tensor& to) const {
+  for (const Tensor* x : {&from, static_cast<const Tensor*>(&to)}) {
+    if (x->device() != Device::cpu) return engine(x->device()).copy(from, to);
+  }
   check(from.shape() == to.shape(), [&] { return "copy: " + text(from) + " to " + text(to); });
   dispatch_all(from.dtype(), [&](auto a) {
     dispatch_all(to.dtype(), [&](auto b) { convert<decltype(a), decltype(b)>(from, to); });
   });
 }
+
+// Everything is done when a call returns.
+void CpuEngine::synchronize() const {}
+
+std::function<double()> CpuEngine::read_later(const Tensor& x) const {
+  return [value = item(x)] { return value; };
+}
+
+std::function<void()> CpuEngine::capture(const std::function<void()>& work) const { return work; }
 
 }  // namespace murmur

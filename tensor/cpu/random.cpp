@@ -2,8 +2,8 @@
 #include <cmath>
 
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/dispatch.h"
 #include "tensor/ops/philox.h"
 
 namespace murmur {

@@ -2,8 +2,8 @@
 #include <vector>
 
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/dispatch.h"
 
 namespace murmur {
 namespace {
@@ -33,10 +33,25 @@ double sum_pieces(const Tensor& x, const F& f) {
   return total;
 }
 
+// y[k] <- factor (the sum of f over part k).
+template <class F>
+void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y, const F& f) {
+  int64_t parts = y.numel();
+  check(parts == 1 || x.shape()[0] % parts == 0,
+        [&] { return std::string(op) + ": " + text(x) + " into " + text(y); });
+  int64_t length = parts == 1 ? 0 : x.shape()[0] / parts;
+  for (int64_t k = 0; k < parts; k++) {
+    double s = factor * sum_pieces(parts == 1 ? x : x.slice(k * length, (k + 1) * length), f);
+    dispatch(y.dtype(), op, [&](auto type) {
+      y.data<decltype(type)>()[k] = decltype(type)(Compute<decltype(type)>(s));
+    });
+  }
+}
+
 }  // namespace
 
-double CpuEngine::sum(const Tensor& x) const {
-  return sum_pieces(x, [](const auto* v, int64_t n) {
+void CpuEngine::sum(double factor, const Tensor& x, Tensor& y) const {
+  sum_parts("sum", factor, x, y, [](const auto* v, int64_t n) {
     double s = 0;
 #pragma omp simd reduction(+ : s)
     for (int64_t i = 0; i < n; i++) s += double(v[i]);
@@ -44,8 +59,8 @@ double CpuEngine::sum(const Tensor& x) const {
   });
 }
 
-double CpuEngine::sum_of_squares(const Tensor& x) const {
-  return sum_pieces(x, [](const auto* v, int64_t n) {
+void CpuEngine::sum_of_squares(const Tensor& x, Tensor& y) const {
+  sum_parts("sum_of_squares", 1, x, y, [](const auto* v, int64_t n) {
     double s = 0;
 #pragma omp simd reduction(+ : s)
     for (int64_t i = 0; i < n; i++) s += double(v[i]) * double(v[i]);

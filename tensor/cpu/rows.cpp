@@ -1,8 +1,8 @@
 // tensor/cpu/rows.cpp - operations along rows: softmax, norms, cross entropy, rotary embedding.
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/team.h"
+#include "tensor/dispatch.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/rope.h"

@@ -2,7 +2,7 @@
 // dimensions.
 #include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/cpu/dispatch.h"
+#include "tensor/dispatch.h"
 #include "tensor/cpu/parallel.h"
 
 namespace murmur {

@@ -393,10 +393,11 @@ TEST_CASE("the new optimizer is made by name and gives its direction") {
   State state;
   for (const StateShape& s : optimizer->state(bank)) state[s.name] = Tensor::zeros(s.shape);
   Tensor g = Tensor::of({3, -0.001}, {1, 1, 2}), d(g.shape());
-  optimizer->direction(bank, g, state, 1, d);  // v = g^2 / 4
+  Tensor step = Tensor::of({1}, {1}, DType::f64);
+  optimizer->direction(bank, g, state, step, d);  // v = g^2 / 4
   CHECK(to_vector(d)[0] == doctest::Approx(2));
   CHECK(to_vector(d)[1] == doctest::Approx(-2).epsilon(1e-3));
-  optimizer->direction(bank, g, state, 2, d);  // v = g^2 (1/4 + 3/16)
+  optimizer->direction(bank, g, state, step, d);  // v = g^2 (1/4 + 3/16)
   CHECK(to_vector(d)[0] == doctest::Approx(1 / std::sqrt(0.4375)));
 }
 )";

@@ -1,4 +1,4 @@
-// tensor/cpu/dispatch.h - from a tensor's element type to a C++ type.
+// tensor/dispatch.h - from a tensor's element type to a C++ type.
 #pragma once
 
 #include "tensor/tensor.h"
@@ -19,6 +19,14 @@ auto dispatch(DType dtype, const char* op, const F& f) {
       break;
   }
   throw Error(std::string(op) + ": not for " + name_of(dtype) + " tensors");
+}
+
+// The same without double, for a device whose kernels are not made for it.
+template <class F>
+auto dispatch_single(DType dtype, const char* op, const F& f) {
+  if (dtype == DType::f32) return f(float{});
+  if (dtype == DType::bf16) return f(bf16{});
+  throw Error(std::string(op) + ": not for " + name_of(dtype) + " tensors on this device");
 }
 
 inline void check_same(const char* op, const Tensor& a, const Tensor& b) {

@@ -1,0 +1,97 @@
+// tensor/cpu/update.cpp - the passes over parameters and optimizer state.
+#include <cmath>
+
+#include "tensor/cpu/cpu_engine.h"
+#include "tensor/cpu/factor.h"
+#include "tensor/cpu/over_runs.h"
+
+namespace murmur {
+
+void CpuEngine::descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+                        Tensor& shadow) const {
+  check_same("descend", d, w);
+  dispatch(w.dtype(), "descend", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    double r = value_of(rate);
+    C a = C(r), b = C(1 - r * decay);
+    over_runs_of<T>(
+        [=](int64_t n, const T* direction, T* out) {
+#pragma omp simd
+          for (int64_t i = 0; i < n; i++) out[i] = T(b * C(out[i]) - a * C(direction[i]));
+        },
+        d, w);
+  });
+  if (shadow) copy(w, shadow);
+}
+
+void CpuEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
+                     double beta2, double eps, const Tensor& step) const {
+  check_same("adam", gradient, m);
+  check_same("adam", gradient, v);
+  check_same("adam", gradient, direction);
+  double t = step.data<double>()[0];
+  double correction1 = 1 - std::pow(beta1, t), correction2 = 1 - std::pow(beta2, t);
+  dispatch(gradient.dtype(), "adam", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    C b1 = C(beta1), a1 = C(1 - beta1), b2 = C(beta2), a2 = C(1 - beta2);
+    C c1 = C(1 / correction1), c2 = C(1 / correction2), e = C(eps);
+    over_runs_of<T>(
+        [=](int64_t n, const T* g, T* first, T* second, T* d) {
+#pragma omp simd
+          for (int64_t i = 0; i < n; i++) {
+            C gi = C(g[i]);
+            C mi = b1 * C(first[i]) + a1 * gi;
+            C vi = b2 * C(second[i]) + a2 * gi * gi;
+            first[i] = T(mi);
+            second[i] = T(vi);
+            d[i] = T(mi * c1 / (sqrt_of(vi * c2) + e));
+          }
+        },
+        gradient, m, v, direction);
+  });
+}
+
+void CpuEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
+                         double from_m, double from_g) const {
+  check_same("momentum", gradient, m);
+  check(u.shape() == m.shape(), [&] { return "momentum: " + text(m) + " into " + text(u); });
+  dispatch(m.dtype(), "momentum", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    C a = C(decay), b = C(weight), p = C(from_m), q = C(from_g);
+    dispatch(u.dtype(), "momentum", [&](auto out_type) {
+      using U = decltype(out_type);
+      over_runs(
+          [=](int64_t n, const T* g, T* moment, U* out) {
+#pragma omp simd
+            for (int64_t i = 0; i < n; i++) {
+              C gi = C(g[i]), mi = a * C(moment[i]) + b * gi;
+              moment[i] = T(mi);
+              out[i] = U(Compute<U>(p * mi + q * gi));
+            }
+          },
+          Run<T>{gradient}, Run<T>{m}, Run<U>{u});
+    });
+  });
+}
+
+void CpuEngine::clip_factor(const Tensor& squares, double limit, Tensor& factor) const {
+  fill(factor, std::min(1.0, limit / (std::sqrt(value_of({1, squares})) + 1e-6)));
+}
+
+// Divides in place: here the pass costs little, and matrices of 1e-30 or 1e30 need no special case.
+void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const {
+  int64_t count = bank.shape()[0];
+  Tensor squares({count}, DType::f64);
+  sum_of_squares(bank, squares);
+  for (int64_t k = 0; k < count; k++) {
+    Tensor x = bank.slice(k, k + 1);
+    scale(1 / (std::sqrt(squares.data<double>()[k]) + eps), x, {x});
+  }
+  fill(f, 1);
+  fill(squared, 1);
+}
+
+}  // namespace murmur
