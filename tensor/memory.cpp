@@ -12,7 +12,7 @@
 namespace murmur {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 256;  // what a GPU's matrix units like best
 constexpr size_t kSlab = size_t(32) << 20;  // small blocks are cut from slabs of this size
 constexpr size_t kOwnBlock = kSlab / 4;     // larger ones come from the system one by one
 

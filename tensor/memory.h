@@ -11,7 +11,7 @@
 
 namespace murmur {
 
-// A block of bytes, 64-byte aligned. Shared by all views of a tensor; returns to the cache when the
+// A block of bytes, 64-byte aligned (256 on a GPU). Shared by all views of a tensor; returns to the cache when the
 // last view is gone.
 struct Storage {
   void* data = nullptr;

@@ -1,0 +1,180 @@
+// tensor/cuda/memory.cu - bytes on the GPU, filled and copied, between it and the host too.
+#include <cstring>
+#include <vector>
+
+#include "tensor/cuda/cuda_engine.h"
+#include "tensor/cuda/runtime.h"
+#include "tensor/dispatch.h"
+
+namespace murmur {
+namespace cuda {
+
+constexpr int kThreads = 256;
+
+template <class T>
+__device__ T number(double value) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return bf16(float(value));
+  } else {
+    return T(value);
+  }
+}
+
+template <class T>
+__global__ void fill_kernel(int64_t cols, int64_t stride, int64_t n, T value, T* x) {
+  int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) x[i / cols * stride + i % cols] = value;
+}
+
+template <class From, class To>
+__global__ void convert_kernel(int64_t cols, int64_t n, const From* x, int64_t x_stride, To* y,
+                               int64_t y_stride) {
+  int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n) return;
+  From value = x[i / cols * x_stride + i % cols];
+  To& out = y[i / cols * y_stride + i % cols];
+  if constexpr (std::is_same_v<From, To>) {
+    out = value;
+  } else if constexpr (std::is_same_v<To, bf16>) {
+    out = bf16(float(value));
+  } else {
+    out = To(value);
+  }
+}
+
+template <class F>
+void dispatch_all(DType dtype, const F& f) {
+  if (dtype == DType::i32) return f(int32_t{});
+  dispatch(dtype, "copy", f);
+}
+
+// Page-locked host memory in slots: what is to travel to the device waits here, so that the caller
+// may go on and change its own copy at once.
+class Staging {
+ public:
+  void send(const void* from, void* to, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += kSlot) {
+      size_t part = std::min(kSlot, bytes - at);
+      Slot& slot = slots_[next_++ % kSlots];
+      if (!slot.data) {
+        check_call(cudaMallocHost(&slot.data, kSlot), "cudaMallocHost");
+        check_call(cudaEventCreateWithFlags(&slot.sent, cudaEventDisableTiming), "cudaEventCreate");
+      } else {
+        check_call(cudaEventSynchronize(slot.sent), "cudaEventSynchronize");
+      }
+      std::memcpy(slot.data, static_cast<const char*>(from) + at, part);
+      check_call(cudaMemcpyAsync(static_cast<char*>(to) + at, slot.data, part,
+                                 cudaMemcpyHostToDevice, stream()),
+                 "cudaMemcpyAsync");
+      check_call(cudaEventRecord(slot.sent, stream()), "cudaEventRecord");
+    }
+  }
+
+ private:
+  static constexpr size_t kSlot = size_t(1) << 20;
+  static constexpr int kSlots = 16;
+  struct Slot {
+    void* data = nullptr;
+    cudaEvent_t sent = {};
+  };
+  Slot slots_[kSlots];
+  unsigned next_ = 0;
+};
+
+Staging& staging() {
+  static Staging* one = new Staging;
+  return *one;
+}
+
+// Rows of one type between host and device; both contiguous.
+void send(const Tensor& from, Tensor& to) { staging().send(from.raw(), to.raw(), from.bytes()); }
+
+void receive(const Tensor& from, Tensor& to) {
+  check_call(cudaMemcpyAsync(to.raw(), from.raw(), from.bytes(), cudaMemcpyDeviceToHost, stream()),
+             "cudaMemcpyAsync");
+  check_call(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  counters().waits++;
+}
+
+void copy_on_device(const Tensor& from, Tensor& to) {
+  if (from.dtype() == to.dtype() && from.contiguous() && to.contiguous()) {
+    check_call(
+        cudaMemcpyAsync(to.raw(), from.raw(), from.bytes(), cudaMemcpyDeviceToDevice, stream()),
+        "cudaMemcpyAsync");
+    return;
+  }
+  int64_t n = from.numel();
+  dispatch_all(from.dtype(), [&](auto a) {
+    dispatch_all(to.dtype(), [&](auto b) {
+      using A = decltype(a);
+      using B = decltype(b);
+      launch(convert_kernel<A, B>, unsigned((n + kThreads - 1) / kThreads), kThreads, 0,
+             from.cols(), n, from.data<A>(), from.row_stride(), to.data<B>(), to.row_stride());
+    });
+  });
+}
+
+}  // namespace cuda
+
+using namespace cuda;
+
+void* CudaEngine::allocate(size_t bytes) const {
+  void* data = nullptr;
+  cudaError_t status = cudaMalloc(&data, bytes);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the next call shall not report it again
+    return nullptr;
+  }
+  check_call(status, "cudaMalloc");
+  return data;
+}
+
+void CudaEngine::release(void* data, size_t) const {
+  check_call(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+  check_call(cudaFree(data), "cudaFree");
+}
+
+void CudaEngine::fill(Tensor& x, double value) const {
+  Doing doing("fill", {&x});
+  int64_t n = x.numel();
+  dispatch_all(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    T number;
+    if constexpr (std::is_same_v<T, bf16>) {
+      number = bf16(float(value));
+    } else {
+      number = T(value);
+    }
+    launch(fill_kernel<T>, unsigned((n + kThreads - 1) / kThreads), kThreads, 0, x.cols(),
+           x.row_stride(), n, number, x.data<T>());
+  });
+}
+
+// Between devices the bytes travel as they are, and the CPU converts.
+void CudaEngine::copy(const Tensor& from, Tensor& to) const {
+  Doing doing("copy", {&from, &to});
+  check(from.shape() == to.shape(), [&] { return "copy: " + text(from) + " to " + text(to); });
+  if (from.numel() == 0) return;
+  bool here = from.device() == Device::cuda, there = to.device() == Device::cuda;
+  if (here && there) return copy_on_device(from, to);
+  auto packed = [](const Tensor& like, DType dtype, Device device) {
+    return Tensor(like.shape(), dtype, device);
+  };
+  if (there) {
+    bool ready = from.dtype() == to.dtype() && from.contiguous();
+    Tensor host = ready ? from : packed(from, to.dtype(), Device::cpu);
+    if (!ready) engine(Device::cpu).copy(from, host);
+    Tensor target = to.contiguous() ? to : packed(to, to.dtype(), Device::cuda);
+    send(host, target);
+    if (!to.contiguous()) copy_on_device(target, to);
+  } else {
+    Tensor source = from.contiguous() ? from : packed(from, from.dtype(), Device::cuda);
+    if (!from.contiguous()) copy_on_device(from, source);
+    bool ready = from.dtype() == to.dtype() && to.contiguous();
+    Tensor host = ready ? to : packed(from, from.dtype(), Device::cpu);
+    receive(source, host);
+    if (!ready) engine(Device::cpu).copy(host, to);
+  }
+}
+
+}  // namespace murmur

@@ -1,0 +1,54 @@
+// tensor/cuda/runtime.cpp - the stream, the messages and the counters of runtime.h.
+#include "tensor/cuda/runtime.h"
+
+namespace murmur::cuda {
+namespace {
+
+thread_local Doing* current = nullptr;
+
+}  // namespace
+
+Doing::Doing(const char* op, std::initializer_list<const Tensor*> tensors)
+    : op_(op), outer_(current) {
+  for (const Tensor* x : tensors) {
+    if (count_ < kMost) tensors_[count_++] = x;
+  }
+  current = this;
+}
+
+Doing::~Doing() { current = outer_; }
+
+std::string Doing::text() {
+  if (!current) return "cuda";
+  std::string s = std::string(current->op_) + ":";
+  for (int i = 0; i < current->count_; i++)
+    s += (i ? ", " : " ") + murmur::text(*current->tensors_[i]);
+  return s;
+}
+
+void check_call(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  throw Error(Doing::text() + ": " + call + ": " + cudaGetErrorString(status));
+}
+
+cudaStream_t stream() {
+  static cudaStream_t one = [] {
+    cudaStream_t s;
+    check_call(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreate");
+    return s;
+  }();
+  return one;
+}
+
+Counters& counters() {
+  static Counters all;
+  return all;
+}
+
+DeviceFacts device_facts() {
+  cudaDeviceProp p;
+  check_call(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
+  return {p.multiProcessorCount, p.major * 10 + p.minor, p.name};
+}
+
+}  // namespace murmur::cuda

@@ -1,0 +1,66 @@
+// tensor/cuda/runtime.h - the CUDA runtime as the engine uses it: one stream, every call checked,
+// every launch counted.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <initializer_list>
+#include <string>
+
+#include "tensor/engine.h"
+
+namespace murmur::cuda {
+
+cudaStream_t stream();  // everything the engine does happens here, in order
+
+// Says what is being done, for messages: "norm: fp32 (4, 8) cuda, fp32 (8) cuda".
+class Doing {
+ public:
+  Doing(const char* op, std::initializer_list<const Tensor*> tensors);
+  ~Doing();
+  Doing(const Doing&) = delete;
+  static std::string text();
+
+ private:
+  static constexpr int kMost = 6;
+  const char* op_;
+  const Tensor* tensors_[kMost];
+  int count_ = 0;
+  Doing* outer_;
+};
+
+// Throws an Error that names what is being done, the call, and the reason.
+void check_call(cudaError_t status, const char* call);
+
+struct Counters {
+  int64_t launches = 0;  // kernels, those of cuBLAS included
+  int64_t waits = 0;     // times the host waited for the device
+};
+Counters& counters();
+
+// How many multiprocessors the device has, and its compute capability (90 for 9.0).
+struct DeviceFacts {
+  int multiprocessors, capability;
+  std::string name;
+};
+DeviceFacts device_facts();
+
+// kernel<<<grid, block, shared>>>(args...) on the engine's stream.
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A&&... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  if (shared > 48 * 1024) {
+    check_call(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                    cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared)),
+               "cudaFuncSetAttribute");
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream();
+  check_call(cudaLaunchKernelEx(&config, kernel, P(args)...), "launch");
+  counters().launches++;
+}
+
+}  // namespace murmur::cuda

@@ -1,0 +1,112 @@
+// tensor/cuda/vector.h - neighbours of a row, 16 bytes at a time, between memory and registers.
+//
+// Memory gives its full rate only to wide accesses: a thread works on N neighbours, as floats, and
+// reads and writes them in one instruction each where the addresses allow it.
+#pragma once
+
+#include <algorithm>
+
+#include "tensor/cuda/instructions.h"
+#include "tensor/dispatch.h"
+
+namespace murmur::cuda {
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How many neighbours a thread takes: 16 bytes of the widest type.
+template <class... T>
+constexpr int kNeighbours = 16 / int(std::max({sizeof(T)...}));
+
+// N neighbours as they lie in memory: 8 bytes, or a multiple of 16.
+template <class T, int N>
+struct __attribute__((may_alias, aligned(N * sizeof(T) < 16 ? 8 : 16))) Vector {
+  uint32_t words[N * sizeof(T) / 4];
+
+  __device__ static Vector at(const T* p) { return *reinterpret_cast<const Vector*>(p); }
+  __device__ void to(T* p) const { *reinterpret_cast<Vector*>(p) = *this; }
+
+  __device__ static Vector of(const float* v) {
+    Vector x;
+    for (int i = 0; i < int(N * sizeof(T) / 4); i++) {
+      if constexpr (sizeof(T) == 4) {
+        x.words[i] = bit_cast<uint32_t>(v[i]);
+      } else {
+        x.words[i] = pack(v[2 * i], v[2 * i + 1]);
+      }
+    }
+    return x;
+  }
+  __device__ void unpack(float* v) const {
+    for (int i = 0; i < int(N * sizeof(T) / 4); i++) {
+      if constexpr (sizeof(T) == 4) {
+        v[i] = bit_cast<float>(words[i]);
+      } else {
+        v[2 * i] = bit_cast<float>(words[i] << 16);
+        v[2 * i + 1] = bit_cast<float>(words[i] & 0xffff0000u);
+      }
+    }
+  }
+};
+
+// Elements [at, at + count) of a row. `whole`: all N there are, at addresses for wide accesses.
+struct Place {
+  int64_t row, at;
+  int count;
+  bool whole;
+};
+__device__ inline Place place(int64_t row, int64_t at, int64_t cols, int n, bool wide) {
+  int count = cols - at < n ? int(cols - at) : n;
+  return {row, at, count, wide && count == n};
+}
+
+// The rows of a tensor, for a kernel. What lies beyond `count` reads as 0 and is not written.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+
+  __device__ T* row(int64_t r) const { return data + r * stride; }
+  template <int N>
+  __device__ void load(float (&v)[N], const Place& p) const {
+    const T* from = row(p.row) + p.at;
+    if (p.whole) return Vector<T, N>::at(from).unpack(v);
+    for (int i = 0; i < N; i++) v[i] = i < p.count ? float(from[i]) : 0.f;
+  }
+  template <int N>
+  __device__ void load_if(bool wanted, float (&v)[N], const Place& p) const {
+    if (wanted) return load(v, p);
+    for (float& x : v) x = 0;
+  }
+  template <int N>
+  __device__ void store(const float (&v)[N], const Place& p) const {
+    T* to = row(p.row) + p.at;
+    if (p.whole) return Vector<T, N>::of(v).to(to);
+    for (int i = 0; i < N; i++) {
+      if (i < p.count) to[i] = T(v[i]);
+    }
+  }
+};
+
+// x as e.rows rows. A contiguous tensor may be cut into any number of them.
+template <class T>
+Rows<T> rows_of(const Tensor& x, Extent e) {
+  if (!x) return {};
+  return {x.data<T>(), x.contiguous() ? e.cols : x.row_stride()};
+}
+template <class T>
+Rows<T> rows_of(const Tensor& x) {
+  return rows_of<T>(x, x ? Extent{x.rows(), x.cols()} : Extent{});
+}
+
+// May a kernel read and write all these tensors' rows N elements at a time?
+inline bool wide(int n, Extent e, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* x : tensors) {
+    if (!*x) continue;
+    int64_t bytes = std::min<int64_t>(16, n * int64_t(size_of(x->dtype())));
+    if (reinterpret_cast<uintptr_t>(x->raw()) % uint64_t(bytes)) return false;
+    if (e.rows > 1 && (x->contiguous() ? e.cols : x->row_stride()) % n) return false;
+  }
+  return true;
+}
+
+}  // namespace murmur::cuda
