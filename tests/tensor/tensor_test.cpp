@@ -60,12 +60,12 @@ TEST_CASE("memory of one size is used again, and no other") {
   int64_t before = memory_stats().fresh_blocks, in_use = memory_stats().bytes_in_use;
   void* first;
   {
-    Tensor a({100000});
+    Tensor a({123457});
     first = a.raw();
     CHECK(memory_stats().bytes_in_use - in_use >= 400000);
   }
   CHECK(memory_stats().bytes_in_use == in_use);
-  Tensor b({100000}), c({100100}), d({200000});
+  Tensor b({123457}), c({123657}), d({250007});
   CHECK(b.raw() == first);
   CHECK(memory_stats().fresh_blocks - before == 3);  // a, c, d: b took over what a left
   CHECK(reinterpret_cast<uintptr_t>(d.raw()) % 64 == 0);
