@@ -1,6 +1,8 @@
 // autograd/linear.cpp - gradients of matrix products.
 //
 //   y = x W^T + b      dx = dy W      dW = dy^T x      db = sum of dy's rows
+#include "autograd/linear.h"
+
 #include "autograd/functions.h"
 
 namespace murmur {
@@ -23,6 +25,20 @@ Var matmul(const Var& a, const Var& b) {
                 });
 }
 
+void weight_gradients(const Tensor& dy, const Tensor& x, const Sink& dw, const Sink& db) {
+  const Engine& e = engine(dy.device());
+  if (!dw) return db.give([&](Into into) { e.sum_rows(dy, into); });
+  dw.give([&](Into weight) {
+    MatmulForm form{.transpose_a = true};
+    if (!db) return e.matmul(dy, x, weight, form);
+    db.give([&](Into bias) {
+      form.sums = bias.tensor;
+      form.add_to_sums = bias.accumulate;
+      e.matmul(dy, x, weight, form);
+    });
+  });
+}
+
 Var linear(const Var& x, const Var& weight, const Var& bias) {
   check(weight.shape().rank() == 2 && x.value().cols() == weight.value().cols(), [&] {
     return "linear: x " + text(x.value()) + ", weight " + text(weight.value()) +
@@ -43,8 +59,7 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
           Tensor rows = into.tensor.view({x.rows(), x.cols()});
           e.matmul(dy_rows, w, {rows, into.accumulate}, {});
         });
-        dw.give([&](Into into) { e.matmul(dy_rows, x_rows, into, {.transpose_a = true}); });
-        db.give([&](Into into) { e.sum_rows(dy_rows, into); });
+        weight_gradients(dy_rows, x_rows, dw, db);
       });
 }
 

@@ -6,6 +6,7 @@
 // One node, because both f(u) and f'(u) are then computed on tiles of a product that are in the
 // cache, and because dy W2 never needs a buffer of its own.
 #include "autograd/functions.h"
+#include "autograd/linear.h"
 
 namespace murmur {
 
@@ -27,11 +28,9 @@ Var mlp(const Var& x, const Var& w1, const Var& b1, Unary f, const Var& w2, cons
                   const Engine& e = engine(dy.device());
                   Tensor dy_rows = dy.view({rows, dy.cols()});
                   Tensor du({rows, wide}, u.dtype(), u.device());
-                  dw2.give([&](Into into) { e.matmul(dy_rows, h, into, {.transpose_a = true}); });
-                  db2.give([&](Into into) { e.sum_rows(dy_rows, into); });
+                  weight_gradients(dy_rows, h, dw2, db2);
                   e.matmul(dy_rows, w2, {du}, {.op = f, .slope_at = u});
-                  dw1.give([&](Into into) { e.matmul(du, x_rows, into, {.transpose_a = true}); });
-                  db1.give([&](Into into) { e.sum_rows(du, into); });
+                  weight_gradients(du, x_rows, dw1, db1);
                   dx.give([&](Into into) {
                     Tensor to = into.tensor.view({rows, x_rows.cols()});
                     e.matmul(du, w1, {to, into.accumulate}, {});

@@ -11,7 +11,7 @@ class Linear {
   Linear(Parameters& parameters, const std::string& name, int64_t in, int64_t out, bool bias,
          double deviation)
       : weight_(parameters.add(name + ".weight", {out, in}, Role::matrix, deviation)),
-        bias_(bias ? &parameters.add(name + ".bias", {out}, Role::vector, 0) : nullptr) {}
+        bias_(bias ? &parameters.add(name + ".bias", {out}, Role::vector, 0, 0, true) : nullptr) {}
 
   Var operator()(const Var& x) const { return linear(x, weight(), bias()); }
 

@@ -31,15 +31,16 @@ const char* name_of(Role role) {
   return "?";
 }
 
-Parameter& Parameters::add(std::string name, Shape shape, Role role, double deviation,
-                           double mean) {
+Parameter& Parameters::add(std::string name, Shape shape, Role role, double deviation, double mean,
+                           bool rounded) {
   check(banks_.empty(), "parameters: add() after allocate()");
   for (const Parameter& p : parameters_)
     check(p.name != name, [&] { return "parameters: two are called '" + name + "'"; });
   check(shape.rank() == (role == Role::vector ? 1 : 2), [&] {
     return "parameters: '" + name + "' is a " + name_of(role) + " of shape " + text(shape);
   });
-  parameters_.push_back({std::move(name), shape, role, mean, deviation, 0, {}});
+  parameters_.push_back(
+      {std::move(name), shape, role, mean, deviation, rounded || role != Role::vector, 0, {}});
   return parameters_.back();
 }
 
@@ -90,9 +91,9 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device) {
     } else {
       engine(device).random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
     }
-    bool shadowed = shadow_ && p.role != Role::vector;  // gains and biases stay in fp32
-    Tensor used =
-        shadowed ? shadow_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape) : value;
+    Tensor used = shadow_ && p.rounded
+                      ? shadow_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape)
+                      : value;
     p.var = Var::leaf(used, gradient(p));
   }
   refresh_shadow();

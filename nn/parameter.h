@@ -24,6 +24,7 @@ struct Parameter {
   Shape shape;       // matrices are (out, in)
   Role role;
   double mean, deviation;  // of the normal distribution it starts from
+  bool rounded;            // in bf16 runs the model computes with its bf16 shadow
   int64_t offset = 0;      // of its first element in the flat buffer
   Var var;                 // what the model computes with; its gradient gathers in the flat buffer
 };
@@ -41,7 +42,9 @@ struct Bank {
 class Parameters {
  public:
   // Declares one; the reference stays valid. Names are unique.
-  Parameter& add(std::string name, Shape shape, Role role, double deviation, double mean = 0);
+  // A vector is used in full precision unless it is `rounded`, as biases of products are.
+  Parameter& add(std::string name, Shape shape, Role role, double deviation, double mean = 0,
+                 bool rounded = false);
 
   // Lays everything out and fills it: a pure function of (seed, name). `activations` is the element
   // type the model computes in: bf16 adds a shadow, f64 makes everything fp64 (gradient checks).

@@ -36,14 +36,15 @@ class Muon final : public Optimizer {
     engine(m.device())
         .momentum(gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
                   nesterov_ ? 1 - momentum_ : 0);
-    newton_schulz(u, int(ns_steps_), shape_scale(scale_, bank.rows, bank.cols), d);
+    newton_schulz(u, {int(ns_steps_), ns_form_ == "gram"},
+                  shape_scale(scale_, bank.rows, bank.cols), d);
   }
 
  private:
   double momentum_ = 0.95;
   bool nesterov_ = true;
   int64_t ns_steps_ = 5;
-  std::string ns_dtype_ = "auto";
+  std::string ns_form_ = "standard", ns_dtype_ = "auto";
   std::string scale_ = "original";
 };
 

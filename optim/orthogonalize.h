@@ -7,6 +7,14 @@
 
 namespace murmur {
 
+struct NewtonSchulz {
+  int steps = 5;
+  // Gram: the steps on R = X X^T alone, X itself touched twice. Fewer operations from about 2:1 on,
+  // but rounding errors of bf16 grow: see docs/decisions.md.
+  bool gram = false;
+  double eps = 1e-7;
+};
+
 // Quintic Newton-Schulz on every matrix of a bank (K, m, n):
 //
 //   X <- X / (|X|_F + eps)
@@ -19,7 +27,7 @@ namespace murmur {
 //
 // Nothing is divided: with X_t = f Y_t, f = 1 / (|Y_0|_F + eps), the products A = f^2 Y Y^T take
 // the factor along, Y goes through the same steps, and the last scaling multiplies by f.
-void newton_schulz(Tensor& bank, int steps, double scale, Tensor& result, double eps = 1e-7);
+void newton_schulz(Tensor& bank, const NewtonSchulz& how, double scale, Tensor& result);
 
 // The type it computes in: "auto" is bf16 on a GPU and the type of `like` elsewhere.
 DType orthogonal_type(const std::string& choice, const Tensor& like);

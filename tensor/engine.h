@@ -55,7 +55,11 @@ struct MatmulForm {
   Tensor plus = {};  // c <- alpha op(a) op(b) + beta plus; of c's shape and type
   double beta = 1;
   bool symmetric = false;  // the caller knows that the result is: half of it need be computed
-  Tensor bias = {};        // (columns of the result), compute type; added to every row
+  Tensor bias = {};        // (columns of the result), compute type or c's; added to every row
+  // When given: also sums (+)= the sum of a's rows as they are stored, compute type. With a = dy
+  // transposed, c is a weight's gradient and this its bias's.
+  Tensor sums = {};
+  bool add_to_sums = false;
   // What else happens to a tile of the result while it is in the cache, with f = `op`:
   Unary op = {};
   Tensor activated = {};  // when given: activated <- f(c)

@@ -94,13 +94,19 @@ void finish_tile(const MatmulForm& form, const Tensor& c, int64_t row, int64_t h
                  int64_t width) {
   using C = Compute<Out>;
   if (!form.bias && !form.activated && !form.slope_at) return;
-  const C* bias = form.bias ? form.bias.data<C>() + col : nullptr;
+  bool rounded = form.bias && form.bias.dtype() == DType::bf16;
+  const C* bias = form.bias && !rounded ? form.bias.data<C>() + col : nullptr;
+  const bf16* rounded_bias = rounded ? form.bias.data<bf16>() + col : nullptr;
   auto place = [&](const Tensor& x, int64_t i) { return x.data<Out>() + i * x.row_stride() + col; };
   for (int64_t i = row; i < row + height; i++) {
     Out* line = place(c, i);
     if (bias) {
 #pragma omp simd
       for (int64_t j = 0; j < width; j++) line[j] = Out(C(line[j]) + bias[j]);
+    }
+    if (rounded_bias) {
+#pragma omp simd
+      for (int64_t j = 0; j < width; j++) line[j] = Out(C(line[j]) + C(rounded_bias[j]));
     }
     if (form.activated) map_row(form.op, width, line, place(form.activated, i));
     if (form.slope_at) slope_row(form.op, width, place(form.slope_at, i), line);
@@ -171,6 +177,7 @@ void CpuEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFor
   check(a.dtype() == b.dtype(),
         [&] { return "matmul: " + text(a) + " x " + text(b) + ": element types differ"; });
   DType in = a.dtype(), out = c.tensor.dtype();
+  if (Tensor sums = form.sums) sum_rows(a, {sums, form.add_to_sums});
   if (in == DType::f32 && out == DType::f32) return matmul_typed<float, float>(a, b, c, form);
   if (in == DType::bf16 && out == DType::bf16) return matmul_typed<bf16, bf16>(a, b, c, form);
   if (in == DType::bf16 && out == DType::f32) return matmul_typed<bf16, float>(a, b, c, form);

@@ -4,6 +4,7 @@
 
 #include "tensor/cuda/attention_backward.h"
 #include "tensor/cuda/attention_forward.h"
+#include "tensor/cuda/attention_hopper.h"
 #include "tensor/cuda/attention_rows.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/runtime.h"
@@ -65,6 +66,7 @@ void CudaEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& 
   cuda::Doing doing("attention", {&qkv});
   cuda::Heads at = heads_of(heads, qkv, y, lse);
   if (qkv.numel() == 0) return;
+  if (cuda::hopper_wanted() && cuda::hopper_attention(heads, qkv, y, lse)) return;
   if (with_tiles(qkv, at, wide_heads(at, {&qkv, &y}), [&](auto size) {
         using Plan = cuda::ForwardPlan<size>;
         launch_tiles<Plan>(cuda::attention_forward<size>, lse, Plan::kQueries, qkv.data<bf16>(),
@@ -86,6 +88,7 @@ void CudaEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tens
   check_same("attention backward", y, dy);
   cuda::Heads at = heads_of(heads, qkv, y, lse);
   if (qkv.numel() == 0) return;
+  if (cuda::hopper_wanted() && cuda::hopper_attention_backward(heads, qkv, y, lse, dy, dqkv)) return;
   bool wide = wide_heads(at, {&qkv, &y, &dy, &dqkv.tensor}), accumulate = dqkv.accumulate;
   int64_t rows = lse.numel();
   Tensor scratch({rows, 2}, DType::f32, Device::cuda);

@@ -244,7 +244,7 @@ void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFo
     if (!c.accumulate) fill(out, 0);
     return;
   }
-  if (form.symmetric && a.raw() == b.raw() && !c.accumulate && !form.bias &&
+  if (hopper_wanted() && form.symmetric && a.raw() == b.raw() && !c.accumulate && !form.bias &&
       symmetric_product(a, form.transpose_a, form.alpha, form.plus, form.beta, out))
     return;
 
@@ -278,7 +278,15 @@ void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFo
     fused.epilogue = CUBLASLT_EPILOGUE_DGELU;
     fused.auxiliary = form.slope_at;
   }
+  // The sums of dy's rows come out of the weight's gradient, where the library knows that.
+  Tensor sums = form.sums;
+  if (sums && form.transpose_a && !form.add_to_sums &&
+      fused.epilogue == CUBLASLT_EPILOGUE_DEFAULT && sums.dtype() == out.dtype()) {
+    fused.epilogue = CUBLASLT_EPILOGUE_BGRADB;
+    fused.bias = sums;
+  }
   auto finish = [&] {
+    if (sums) sum_rows(a, {sums, form.add_to_sums});
     Tensor activated = form.activated;
     if (activated) map(form.op, out, activated);
     if (form.slope_at) map_backward(form.op, form.slope_at, out, {out});

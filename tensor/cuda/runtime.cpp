@@ -1,6 +1,8 @@
 // tensor/cuda/runtime.cpp - the stream, the messages and the counters of runtime.h.
 #include "tensor/cuda/runtime.h"
 
+#include <cstdlib>
+
 namespace murmur::cuda {
 namespace {
 
@@ -49,6 +51,14 @@ DeviceFacts device_facts() {
   cudaDeviceProp p;
   check_call(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
   return {p.multiProcessorCount, p.major * 10 + p.minor, p.name};
+}
+
+bool hopper_wanted() {
+  static const bool wanted = [] {
+    const char* set = std::getenv("MURMUR_HOPPER");
+    return set && std::string(set) == "1";
+  }();
+  return wanted;
 }
 
 }  // namespace murmur::cuda

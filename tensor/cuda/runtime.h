@@ -45,6 +45,10 @@ struct DeviceFacts {
 };
 DeviceFacts device_facts();
 
+// Whether kernels written for Hopper alone may run: where MURMUR_HOPPER=1 is set. Until a recorded
+// run on such a GPU stands in docs/results/, the general kernels are the default there too.
+bool hopper_wanted();
+
 // kernel<<<grid, block, shared>>>(args...) on the engine's stream.
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A&&... args) {

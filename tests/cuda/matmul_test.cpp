@@ -126,6 +126,24 @@ TEST_CASE("what follows a product: activations and their slopes, known to the li
   }
 }
 
+TEST_CASE("a weight's gradient and its bias's in one product") {
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (bool accumulate : {false, true}) {
+      Tensor dy = random({70, 24}, dtype, 1), x = random({70, 16}, dtype, 2),
+             dw = random({24, 16}, DType::f32, 3), db = random({24}, DType::f32, 4);
+      Tensor dw2 = on_gpu(dw), db2 = on_gpu(db);
+      for (int again = 0; again < 2; again++) {
+        cpu().matmul(dy, x, {dw, accumulate},
+                     {.transpose_a = true, .sums = db, .add_to_sums = accumulate});
+        gpu().matmul(on_gpu(dy), on_gpu(x), {dw2, accumulate},
+                     {.transpose_a = true, .sums = db2, .add_to_sums = accumulate});
+        CHECK(relative_error(dw2, dw) < 1e-5);
+        CHECK(relative_error(db2, db) < 1e-5);
+      }
+    }
+  }
+}
+
 TEST_CASE("products of slices: rows apart, and an empty inner dimension") {
   Tensor a = random({10, 64}, DType::bf16, 1), b = random({12, 64}, DType::bf16, 2), want({10, 12}),
          got = poisoned({10, 12}, DType::f32);

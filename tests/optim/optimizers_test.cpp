@@ -448,7 +448,7 @@ TEST_CASE("Newton-Schulz maps singular values as its polynomial does") {
     CAPTURE(sigma);
     double rest = std::sqrt(1 - sigma * sigma);  // so that the matrix has norm 1
     Tensor x = Tensor::of({sigma, 0, 0, rest}, {1, 2, 2}, DType::f64);
-    newton_schulz(x, 5, 1, x, 0);
+    newton_schulz(x, {.eps = 0}, 1, x);
     std::vector<double> y = to_vector(x);
     CHECK(std::fabs(y[0] - expected) < 6e-7);
     CHECK(y[1] == 0);
@@ -474,8 +474,8 @@ TEST_CASE("Newton-Schulz of a 3 x 4 matrix and of its transpose; a zero stays ze
   }
   Tensor wide = Tensor::of(bank, {3, 3, 4}, DType::f64);
   Tensor transposed = Tensor::of(tall, {3, 4, 3}, DType::f64);
-  newton_schulz(wide, 5, 1, wide);
-  newton_schulz(transposed, 5, 1, transposed);
+  newton_schulz(wide, {}, 1, wide);
+  newton_schulz(transposed, {}, 1, transposed);
   CHECK(distance(wide.slice(0, 1), expected) < 2e-12);
   CHECK(distance(wide.slice(1, 2), std::vector<double>(12, 0)) == 0);
   CHECK(distance(wide.slice(2, 3), expected) < 1e-4);  // eps counts a little
@@ -487,10 +487,35 @@ TEST_CASE("Newton-Schulz of a 3 x 4 matrix and of its transpose; a zero stays ze
     }
   }
   Tensor single = Tensor::of(g, {1, 3, 4});
-  newton_schulz(single, 5, 1, single);
+  newton_schulz(single, {}, 1, single);
   CHECK(distance(single, expected) < 1e-5);
   Tensor flat({3, 4});
-  CHECK_THROWS_AS(newton_schulz(flat, 5, 1, flat), Error);
+  CHECK_THROWS_AS(newton_schulz(flat, {}, 1, flat), Error);
+}
+
+TEST_CASE("the Gram form takes the same steps: wide and tall, any number of them, in every type") {
+  for (auto [m, n] : {std::pair<int64_t, int64_t>{6, 24}, {24, 6}, {5, 5}, {1, 7}}) {
+    for (int steps : {1, 2, 3, 5, 7}) {
+      Tensor x({3, m, n}, DType::f64), y(x.shape(), DType::f64);
+      engine(Device::cpu).random_normal(7, 1, 0, 1, x);
+      engine(Device::cpu).copy(x, y);
+      newton_schulz(x, {.steps = steps}, 0.5, x);
+      newton_schulz(y, {.steps = steps, .gram = true}, 0.5, y);
+      CAPTURE(m);
+      CAPTURE(steps);
+      CHECK(distance(y, to_vector(x)) < 1e-8);  // 3.4445^7 = 5753 times the rounding
+    }
+  }
+  Tensor x({2, 16, 64}), exact({2, 16, 64}, DType::f64);
+  engine(Device::cpu).random_normal(7, 1, 0, 1, x);
+  engine(Device::cpu).copy(x, exact);
+  newton_schulz(exact, {}, 1, exact);
+  for (auto [dtype, most] : {std::pair{DType::f32, 1e-4}, {DType::bf16, 0.1}}) {
+    Tensor bank(x.shape(), dtype), result(x.shape());
+    engine(Device::cpu).copy(x, bank);
+    newton_schulz(bank, {.gram = true}, 1, result);
+    CHECK(distance(result, to_vector(exact)) < most);
+  }
 }
 
 TEST_CASE("shape scales are their closed forms") {
