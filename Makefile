@@ -4,6 +4,8 @@
 #   make test      install what is missing, build, run all tests
 #   make build     the program: build/murmur
 #   make asan      all tests under the address and undefined-behaviour sanitizers
+#   make gpu-check on a machine with an NVIDIA GPU: build, test and time the CUDA engine there, and
+#                  write docs/results/; needs no network. gpu-pack gathers the packages it needs
 #   make docs      write the generated tables of docs/lists.md anew
 #   make clean     remove build folders; data/ and runs/ stay
 #
@@ -20,7 +22,7 @@ PROMPT ?= In the beginning
 PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev \
            libstb-dev fonts-dejavu-core bible-kjv bible-kjv-text patch
 
-.PHONY: train test build asan setup docs clean
+.PHONY: train test build asan gpu-check gpu-pack setup docs clean
 .DELETE_ON_ERROR:
 
 train: build $(DATA)/data.json
@@ -41,6 +43,13 @@ asan: setup
 	cmake --preset cpu-asan
 	cmake --build build-asan
 	ctest --test-dir build-asan --output-on-failure --exclude-regex house  # reads text, runs no kernel
+
+# Settings: make gpu-check CHECK="--budget 300"      (tests/gpu/check.py --help). No GPU: no failure.
+gpu-check:
+	@python3 tests/gpu/check.py $(CHECK) || { code=$$?; [ $$code = 77 ] || exit $$code; }
+
+gpu-pack: setup
+	@tests/gpu/pack.sh
 
 docs: build
 	cmake --build build --target test_house
@@ -65,4 +74,4 @@ $(DATA)/data.json: $(if $(TEXT),$(TEXT),data/kjv.txt) | build
 	build/murmur data prepare $< --out $(DATA)
 
 clean:
-	rm -rf build build-asan
+	rm -rf build build-asan build-cuda build-gpu-packages

@@ -1,19 +1,14 @@
 // tensor/cpu/gather.cpp - rows of a table by token, and the gradient back into the table.
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
-#include "tensor/dispatch.h"
 
 namespace murmur {
 
 void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
                        Tensor& y) const {
   int64_t n = tokens.numel(), cols = table.cols(), times = tokens.cols();
-  check(y.numel() == n * cols && y.dtype() == table.dtype(),
-        [&] { return "gather: " + text(table) + " into " + text(y); });
-  check(!positions || (positions.cols() == cols && positions.rows() >= times), [&] {
-    return "gather: " + std::to_string(times) + " positions wanted, table of positions " +
-           text(positions);
-  });
+  check_gather(table, tokens, positions, y);
   const int32_t* token = tokens.data<int32_t>();
   for (int64_t i = 0; i < n; i++) {
     check(token[i] >= 0 && token[i] < table.rows(), [&] {
@@ -45,8 +40,7 @@ void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& 
 void CpuEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const {
   int64_t n = tokens.numel(), cols = dy.cols();
   Tensor& table = dtable.tensor;
-  check(table.cols() == cols && dy.rows() == n && table.dtype() == compute_type(dy.dtype()),
-        [&] { return "gather backward: " + text(dy) + " into " + text(table); });
+  check_gather_backward(tokens, dy, table);
   if (!dtable.accumulate) fill(table, 0);
   const int32_t* token = tokens.data<int32_t>();
   dispatch(dy.dtype(), "gather", [&](auto type) {

@@ -1,10 +1,10 @@
 // tensor/cpu/map.cpp - y = f(x) for every UNARY row of ops.def, and the few maps with a constant.
-#include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/factor.h"
-#include "tensor/dispatch.h"
 #include "tensor/cpu/map_row.h"
 #include "tensor/cpu/over_runs.h"
+#include "tensor/functor.h"
 
 namespace murmur {
 namespace {
@@ -52,40 +52,19 @@ void forward(const Tensor& x, Tensor& y) {
 
 }  // namespace
 
-#define BINARY(name, Functor, low, high, summary)
-#define FUNCTION(name, summary)
-
 void CpuEngine::map(Unary op, const Tensor& x, Tensor& y) const {
   check_same("map", x, y);
-  switch (op) {
-#define UNARY(name, Functor, low, high, summary) \
-  case Unary::name:                              \
-    return forward<Functor>(x, y);
-#include "tensor/ops/ops.def"
-#undef UNARY
-  }
+  with_functor(op, [&](auto f) { forward<decltype(f)>(x, y); });
 }
 
 template <class T>
 void map_row(Unary op, int64_t n, const T* x, T* y) {
-  switch (op) {
-#define UNARY(name, Functor, low, high, summary) \
-  case Unary::name:                              \
-    return value_row<Functor>(n, x, y);
-#include "tensor/ops/ops.def"
-#undef UNARY
-  }
+  with_functor(op, [&](auto f) { value_row<decltype(f)>(n, x, y); });
 }
 
 template <class T>
 void slope_row(Unary op, int64_t n, const T* x, T* d) {
-  switch (op) {
-#define UNARY(name, Functor, low, high, summary) \
-  case Unary::name:                              \
-    return derivative_row<Functor>(n, x, d);
-#include "tensor/ops/ops.def"
-#undef UNARY
-  }
+  with_functor(op, [&](auto f) { derivative_row<decltype(f)>(n, x, d); });
 }
 
 template void map_row(Unary, int64_t, const float*, float*);
@@ -98,18 +77,11 @@ template void slope_row(Unary, int64_t, const double*, double*);
 void CpuEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const {
   check_same("map backward", x, dy);
   check_same("map backward", x, dx.tensor);
-  switch (op) {
-#define UNARY(name, Functor, low, high, summary) \
-  case Unary::name:                              \
-    return backward<Functor>(x, dy, dx);
-#include "tensor/ops/ops.def"
-#undef UNARY
-  }
+  with_functor(op, [&](auto f) { backward<decltype(f)>(x, dy, dx); });
 }
 
 void CpuEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
-  check(x.shape() == y.tensor.shape(),
-        [&] { return "scale: " + text(x) + " into " + text(y.tensor); });
+  check_shape("scale", x, y.tensor);
   if (int64_t parts = alpha.by ? alpha.by.numel() : 0; parts > 1) {
     check(x.shape()[0] == parts,
           [&] { return "scale: " + std::to_string(parts) + " factors for " + text(x); });
@@ -155,8 +127,5 @@ void CpuEngine::lerp(double t, const Tensor& x, Tensor& y) const {
         x, y);
   });
 }
-
-#undef BINARY
-#undef FUNCTION
 
 }  // namespace murmur

@@ -1,9 +1,9 @@
 // tensor/cpu/reduce.cpp - sums over rows and over everything, in an order fixed by the shape.
 #include <vector>
 
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
-#include "tensor/dispatch.h"
 
 namespace murmur {
 namespace {
@@ -36,9 +36,8 @@ double sum_pieces(const Tensor& x, const F& f) {
 // y[k] <- factor (the sum of f over part k).
 template <class F>
 void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y, const F& f) {
+  check_parts(op, x, y);
   int64_t parts = y.numel();
-  check(parts == 1 || x.shape()[0] % parts == 0,
-        [&] { return std::string(op) + ": " + text(x) + " into " + text(y); });
   int64_t length = parts == 1 ? 0 : x.shape()[0] / parts;
   for (int64_t k = 0; k < parts; k++) {
     double s = factor * sum_pieces(parts == 1 ? x : x.slice(k * length, (k + 1) * length), f);
@@ -71,8 +70,7 @@ void CpuEngine::sum_of_squares(const Tensor& x, Tensor& y) const {
 // Two stages: pieces of rows add into their own row of `partial`, then the pieces are added up.
 void CpuEngine::sum_rows(const Tensor& x, Into y) const {
   int64_t rows = x.rows(), cols = x.cols();
-  check(y.tensor.numel() == cols && y.tensor.dtype() == compute_type(x.dtype()),
-        [&] { return "sum_rows: " + text(x) + " into " + text(y.tensor); });
+  check_sum_rows(x, y.tensor);
   int64_t grain = std::max<int64_t>(16, (rows + kPieces - 1) / kPieces),
           pieces = (rows + grain - 1) / grain;
   dispatch(x.dtype(), "sum_rows", [&](auto type) {

@@ -1,8 +1,8 @@
 // tensor/cpu/rows.cpp - operations along rows: softmax, norms, cross entropy, rotary embedding.
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/team.h"
-#include "tensor/dispatch.h"
 #include "tensor/ops/cross_entropy.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/rope.h"
@@ -44,13 +44,6 @@ void pass_values(int64_t rows, int64_t cols, const T* x, T* y, bool accumulate) 
   });
 }
 
-void check_heads(const char* op, int64_t heads, const Tensor& qkv) {
-  check(heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(), [&] {
-    return std::string(op) + ": " + text(qkv) + " is no packed q, k, v of " +
-           std::to_string(heads) + " heads";
-  });
-}
-
 }  // namespace
 
 void CpuEngine::softmax(const Tensor& x, Tensor& y) const {
@@ -83,9 +76,7 @@ void CpuEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) con
 
 void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
                      const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const {
-  check_same("norm", x, y);
-  check(!gain || gain.numel() == x.cols(),
-        [&] { return "norm: rows of " + text(x) + ", gain " + text(gain); });
+  check_norm(x, residual, gain, sum, y);
   int64_t n = x.cols();
   dispatch(x.dtype(), "norm", [&](auto type) {
     using T = decltype(type);
@@ -162,10 +153,7 @@ void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
 
 void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
                               bool to_gradient) const {
-  check(targets.numel() == logits.rows() && losses.numel() == logits.rows(), [&] {
-    return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) + ", losses " +
-           text(losses);
-  });
+  check_cross_entropy(logits, targets, losses);
   const int32_t* target = targets.data<int32_t>();
   int64_t vocabulary = logits.cols();
   for (int64_t r = 0; r < logits.rows(); r++) {
@@ -219,13 +207,9 @@ void CpuEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor&
 
 void CpuEngine::rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
                      Into y) const {
-  check_heads("rope", heads, qkv);
-  int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads), times = angles.rows();
+  check_rope(heads, qkv, angles, y.tensor);
+  int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads);
   int64_t steps = qkv.shape()[-2];
-  check(size % 2 == 0 && angles.cols() == size && steps <= times, [&] {
-    return "rope: " + text(qkv) + " with angles " + text(angles) + " for heads of size " +
-           std::to_string(size);
-  });
   dispatch(qkv.dtype(), "rope", [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;

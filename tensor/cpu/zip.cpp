@@ -1,21 +1,12 @@
 // tensor/cpu/zip.cpp - y = f(a, b) for every BINARY row of ops.def; b may repeat over a's first
 // dimensions.
-#include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_engine.h"
-#include "tensor/dispatch.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/functor.h"
 
 namespace murmur {
 namespace {
-
-// True when `small` is the last dimensions of `large`, or a single number.
-bool is_suffix(const Shape& small, const Shape& large) {
-  if (small.rank() > large.rank()) return small.numel() == 1;
-  for (int i = 1; i <= small.rank(); i++) {
-    if (small[-i] != large[-i]) return small.numel() == 1;
-  }
-  return true;
-}
 
 // Calls f(at, length, step, right) for contiguous runs; `at` is a flat offset or -1 - row, see
 // run().
@@ -43,14 +34,6 @@ void over_pairs(const Tensor& a, const Tensor& b, const Tensor& y, const F& f) {
 template <class T>
 T* run(const Tensor& x, int64_t at) {
   return x.data<T>() + (at >= 0 ? at : (-1 - at) * x.row_stride());
-}
-
-void check_operands(const char* op, const Tensor& a, const Tensor& b, const Tensor& y) {
-  check_same(op, a, y);
-  check(a.dtype() == b.dtype() && is_suffix(b.shape(), a.shape()), [&] {
-    return std::string(op) + ": " + text(a) + " with " + text(b) +
-           ": the right side must have the left side's last dimensions";
-  });
 }
 
 template <class Op>
@@ -93,18 +76,9 @@ void backward(bool to_left, const Tensor& a, const Tensor& b, const Tensor& dy, 
 
 }  // namespace
 
-#define UNARY(name, Functor, low, high, summary)
-#define FUNCTION(name, summary)
-
 void CpuEngine::zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const {
   check_operands("zip", a, b, y);
-  switch (op) {
-#define BINARY(name, Functor, low, high, summary) \
-  case Binary::name:                              \
-    return forward<Functor>(a, b, y);
-#include "tensor/ops/ops.def"
-#undef BINARY
-  }
+  with_functor(op, [&](auto f) { forward<decltype(f)>(a, b, y); });
 }
 
 void CpuEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b,
@@ -112,16 +86,7 @@ void CpuEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tensor
   check_operands("zip backward", a, b, dy);
   check(d.tensor.contiguous() == dy.contiguous(),
         "zip backward: one gradient has strided rows, the other not");
-  switch (op) {
-#define BINARY(name, Functor, low, high, summary) \
-  case Binary::name:                              \
-    return backward<Functor>(left, a, b, dy, d);
-#include "tensor/ops/ops.def"
-#undef BINARY
-  }
+  with_functor(op, [&](auto f) { backward<decltype(f)>(left, a, b, dy, d); });
 }
-
-#undef UNARY
-#undef FUNCTION
 
 }  // namespace murmur

@@ -2,123 +2,162 @@
 // all others row by row.
 #include <type_traits>
 
+#include "tensor/checks.h"
 #include "tensor/cuda/attention_backward.h"
 #include "tensor/cuda/attention_forward.h"
 #include "tensor/cuda/attention_hopper.h"
 #include "tensor/cuda/attention_rows.h"
 #include "tensor/cuda/cuda_engine.h"
+#include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/dispatch.h"
 
 namespace murmur {
+namespace cuda {
 namespace {
 
-using cuda::ceil_div, cuda::launch, cuda::tiles_of;
-
-cuda::Heads heads_of(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse) {
-  check(qkv.shape().rank() == 3 && heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(),
-        [&] {
-          return "attention: " + text(qkv) + " is no (B, T, 3 H D) of " + std::to_string(heads) +
-                 " heads";
-        });
-  check(y.contiguous() && 3 * y.numel() == qkv.numel() && lse.numel() == qkv.rows() * heads,
+Heads heads_of(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse) {
+  check_heads("attention", heads, qkv);
+  check(qkv.shape().rank() == 3 && y.contiguous() && 3 * y.numel() == qkv.numel() &&
+            lse.numel() == qkv.rows() * heads,
         [&] { return "attention: " + text(y) + ", " + text(lse) + " do not fit " + text(qkv); });
-  cuda::Heads at{int(qkv.shape()[1]), int(heads), int(qkv.cols() / (3 * heads))};
-  check(at.size <= cuda::kLargestHead, "attention: heads larger than 256 are not supported");
+  Heads at{int(qkv.shape()[1]), int(heads), int(qkv.cols() / (3 * heads))};
+  check(at.size <= kLargestHead, "attention: heads larger than 256 are not supported");
   return at;
 }
 
-// Can heads of these tensors be read 16 bytes at a time?
-bool wide_heads(const cuda::Heads& at, std::initializer_list<const Tensor*> tensors) {
-  const Tensor& qkv = **tensors.begin();
-  int neighbours = 16 / int(size_of(qkv.dtype()));
-  return cuda::wide(neighbours, {qkv.rows() * 3 * at.heads, at.size}, tensors);
+// Are there kernels with tiles for these heads, and can they be read 16 bytes at a time?
+bool have_tiles(const Heads& at, std::initializer_list<const Tensor*> tensors) {
+  bool fits = at.size % 32 == 0 && at.size <= 128;
+  for (const Tensor* x : tensors) {
+    fits = fits && x->dtype() == DType::bf16 && reinterpret_cast<uintptr_t>(x->raw()) % 16 == 0;
+  }
+  return fits;
+}
+bool hopper_fits(const Heads& at, std::initializer_list<const Tensor*> tensors) {
+  return hopper_wanted() && at.size % 64 == 0 && have_tiles(at, tensors) &&
+         hopper_attention_trusted(at.size);
 }
 
-// Calls f with the head size as a constant where there are kernels with tiles for it.
+// f(head size as a constant)
 template <class F>
-bool with_tiles(const Tensor& qkv, const cuda::Heads& at, bool wide, const F& f) {
-  if (qkv.dtype() != DType::bf16 || !wide) return false;
-  if (at.size == 32) return f(std::integral_constant<int, 32>{}), true;
-  if (at.size == 64) return f(std::integral_constant<int, 64>{}), true;
-  if (at.size == 96) return f(std::integral_constant<int, 96>{}), true;
-  if (at.size == 128) return f(std::integral_constant<int, 128>{}), true;
-  return false;
+void with_size(int size, const F& f) {
+  using std::integral_constant;
+  if (size == 32) f(integral_constant<int, 32>{});
+  if (size == 64) f(integral_constant<int, 64>{});
+  if (size == 96) f(integral_constant<int, 96>{});
+  if (size == 128) f(integral_constant<int, 128>{});
 }
 
-// A grid of as many blocks as every head of every sequence needs.
+// A block for every `rows_per_block` rows of every head of every sequence.
 template <class Plan, class... P, class... A>
-void launch_tiles(void (*kernel)(P...), const Tensor& lse, int rows_per_block, const A&... args) {
-  int time = int(lse.shape()[2]), heads = int(lse.rows());
-  launch(kernel, heads * tiles_of(time, rows_per_block), Plan::kThreads, Plan::kShared, args...);
+void launch_tiles(void (*kernel)(P...), const Tensor& qkv, const Heads& at, int rows_per_block,
+                  const A&... args) {
+  int heads = int(qkv.shape()[0]) * at.heads;
+  launch(kernel, heads * tiles_of(at.time, rows_per_block), Plan::kThreads, Plan::kShared, args...,
+         at);
+}
+// A warp for each of them.
+template <class... P, class... A>
+void launch_rows(void (*kernel)(P...), const Tensor& qkv, const Heads& at, const A&... args) {
+  int64_t rows = qkv.rows() * at.heads;
+  launch(kernel, ceil_div(rows, kRowWarps), 32 * kRowWarps, 0, args..., at, rows);
 }
 
-// A warp per row of every head.
-template <class... P, class... A>
-void launch_rows(void (*kernel)(P...), const cuda::Heads& at, int64_t rows, const A&... args) {
-  launch(kernel, ceil_div(rows, cuda::kRowWarps), 32 * cuda::kRowWarps,
-         cuda::OwnRows::bytes(at.size), args..., at, rows);
+void general_forward(const Heads& at, const Tensor& qkv, Tensor& y, Tensor& lse) {
+  if (have_tiles(at, {&qkv, &y})) {
+    return with_size(at.size, [&](auto size) {
+      using Plan = ForwardPlan<size>;
+      launch_tiles<Plan>(attention_forward<size>, qkv, at, Plan::kQueries, qkv.data<bf16>(),
+                         y.data<bf16>(), lse.data<float>());
+    });
+  }
+  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
+    using T = decltype(type);
+    launch_rows(attention_rows<T>, qkv, at, qkv.data<T>(), y.data<T>(), lse.data<float>());
+  });
+}
+
+void general_backward(const Heads& at, const Tensor& qkv, const Tensor& dy,
+                      const RowStatistics* statistics, Into dqkv) {
+  if (have_tiles(at, {&qkv, &dy, &dqkv.tensor})) {
+    return with_size(at.size, [&](auto size) {
+      auto run = [&](auto keys) {
+        using Plan = BackwardPlan<size, keys>;
+        launch_tiles<Plan>(attention_backward<size, keys>, qkv, at, Plan::kOwn, qkv.data<bf16>(),
+                           dy.data<bf16>(), statistics, dqkv.tensor.data<bf16>(), dqkv.accumulate);
+      };
+      run(std::true_type{});
+      run(std::false_type{});
+    });
+  }
+  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
+    using T = decltype(type);
+    for (auto* kernel : {attention_rows_backward<T, true>, attention_rows_backward<T, false>}) {
+      launch_rows(kernel, qkv, at, qkv.data<T>(), dy.data<T>(), statistics, dqkv.tensor.data<T>(),
+                  dqkv.accumulate);
+    }
+  });
+}
+
+const RowStatistics* data(const Tensor& statistics) {
+  return static_cast<const RowStatistics*>(statistics.raw());
 }
 
 }  // namespace
 
-void CudaEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const {
-  cuda::Doing doing("attention", {&qkv});
-  cuda::Heads at = heads_of(heads, qkv, y, lse);
-  if (qkv.numel() == 0) return;
-  if (cuda::hopper_wanted() && cuda::hopper_attention(heads, qkv, y, lse)) return;
-  if (with_tiles(qkv, at, wide_heads(at, {&qkv, &y}), [&](auto size) {
-        using Plan = cuda::ForwardPlan<size>;
-        launch_tiles<Plan>(cuda::attention_forward<size>, lse, Plan::kQueries, qkv.data<bf16>(),
-                           y.data<bf16>(), lse.data<float>(), at);
-      })) {
-    return;
-  }
-  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
+Tensor row_statistics_of(const Heads& at, const Tensor& y, const Tensor& dy, const Tensor& lse) {
+  int64_t rows = y.shape()[0] * at.heads * at.padded();
+  Tensor statistics({rows, 2}, DType::f32, Device::cuda);
+  dispatch_single(y.dtype(), "attention", [&](auto type) {
     using T = decltype(type);
-    launch_rows(cuda::attention_rows<T>, at, lse.numel(), qkv.data<T>(), y.data<T>(),
-                lse.data<float>());
+    constexpr int N = kNeighbours<T>;
+    Rows<T> out{y.data<T>(), at.size}, dout{dy.data<T>(), at.size};
+    launch(row_statistics<T>, ceil_div(4 * rows, 256), 256, 0, out, dout, lse.data<float>(),
+           static_cast<RowStatistics*>(statistics.raw()), at, rows, out.wide(N) && dout.wide(N));
   });
+  return statistics;
+}
+
+// A ragged length, several tiles and heads.
+bool hopper_attention_trusted(int size) {
+  static int verdicts[2] = {};
+  return first_use("attention", verdicts[size == 128], [&] {
+    Heads at{300, 2, size};
+    Tensor qkv = sample({1, at.time, 3 * at.width()}, 1), dy = sample({1, at.time, at.width()}, 2);
+    Tensor lse({1, at.heads, at.time}, DType::f32, Device::cuda), y[2], dqkv[2];
+    for (bool hopper : {false, true}) {
+      y[hopper] = Tensor(dy.shape(), DType::bf16, Device::cuda);
+      dqkv[hopper] = Tensor(qkv.shape(), DType::bf16, Device::cuda);
+      (hopper ? hopper_attention : general_forward)(at, qkv, y[hopper], lse);
+      Tensor statistics = row_statistics_of(at, y[hopper], dy, lse);
+      (hopper ? hopper_attention_backward : general_backward)(at, qkv, dy, data(statistics),
+                                                              {dqkv[hopper]});
+    }
+    return difference(y[1], y[0]) + difference(dqkv[1], dqkv[0]);
+  });
+}
+
+}  // namespace cuda
+
+using namespace cuda;
+
+void CudaEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const {
+  Doing doing("attention", {&qkv});
+  Heads at = heads_of(heads, qkv, y, lse);
+  if (qkv.numel() == 0) return;
+  (hopper_fits(at, {&qkv, &y}) ? hopper_attention : general_forward)(at, qkv, y, lse);
 }
 
 void CudaEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
                                     const Tensor& lse, const Tensor& dy, Into dqkv) const {
-  cuda::Doing doing("attention backward", {&qkv, &dy});
+  Doing doing("attention backward", {&qkv, &dy});
   check_same("attention backward", qkv, dqkv.tensor);
   check_same("attention backward", y, dy);
-  cuda::Heads at = heads_of(heads, qkv, y, lse);
+  Heads at = heads_of(heads, qkv, y, lse);
   if (qkv.numel() == 0) return;
-  if (cuda::hopper_wanted() && cuda::hopper_attention_backward(heads, qkv, y, lse, dy, dqkv)) return;
-  bool wide = wide_heads(at, {&qkv, &y, &dy, &dqkv.tensor}), accumulate = dqkv.accumulate;
-  int64_t rows = lse.numel();
-  Tensor scratch({rows, 2}, DType::f32, Device::cuda);
-  auto* statistics = reinterpret_cast<cuda::RowStatistics*>(scratch.raw());
-
-  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
-    using T = decltype(type);
-    Extent e{rows, at.size};
-    launch(cuda::row_statistics<T>, ceil_div(4 * rows, 256), 256, 0, cuda::rows_of<T>(y, e),
-           cuda::rows_of<T>(dy, e), lse.data<float>(), statistics, at, rows, wide);
-  });
-  if (with_tiles(qkv, at, wide, [&](auto size) {
-        using Keys = cuda::KeysPlan<size>;
-        using Queries = cuda::QueriesPlan<size>;
-        const bf16 *from = qkv.data<bf16>(), *dout = dy.data<bf16>();
-        bf16* to = dqkv.tensor.data<bf16>();
-        launch_tiles<Keys>(cuda::attention_backward_keys<size>, lse, Keys::kKeys, from, dout,
-                           statistics, to, accumulate, at);
-        launch_tiles<Queries>(cuda::attention_backward_queries<size>, lse, Queries::kQueries, from,
-                              dout, statistics, to, accumulate, at);
-      })) {
-    return;
-  }
-  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
-    using T = decltype(type);
-    const T *from = qkv.data<T>(), *dout = dy.data<T>();
-    T* to = dqkv.tensor.data<T>();
-    launch_rows(cuda::attention_rows_dq<T>, at, rows, from, dout, statistics, to, accumulate);
-    launch_rows(cuda::attention_rows_dkdv<T>, at, rows, from, dout, statistics, to, accumulate);
-  });
+  Tensor statistics = row_statistics_of(at, y, dy, lse);
+  bool hopper = hopper_fits(at, {&qkv, &dy, &dqkv.tensor});
+  (hopper ? hopper_attention_backward : general_backward)(at, qkv, dy, data(statistics), dqkv);
 }
 
 }  // namespace murmur

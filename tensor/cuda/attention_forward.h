@@ -32,20 +32,21 @@ __global__ void __launch_bounds__(ForwardPlan<D>::kThreads, 2)
 
   int blocks = tiles_of(at.time, Plan::kQueries), head = blockIdx.x / blocks;
   int first = (blocks - 1 - blockIdx.x % blocks) * Plan::kQueries;  // those with most keys start
-  int lane = threadIdx.x % 32, first_row = threadIdx.x / 32 * 16 * M;
+  int first_row = threadIdx.x / 32 * 16 * M;
   int width = at.width();
   const bf16* q = qkv + at.packed(head);
 
-  auto load_keys = [&](int tile) { copy_keys<Plan, D>(stages, q + width, width, at.time, tile); };
+  auto load_keys = [&](int tile) {
+    copy_pair<kKeys, D, Plan::kThreads, true>(stages + tile % 2 * 2 * kKeys * D, q, nullptr, at,
+                                              tile * kKeys);
+    copy_async_commit();
+  };
   copy_tile<Plan::kQueries, D, Plan::kThreads>(queries, q + int64_t(first) * 3 * width, 3 * width,
                                                at.time - first);
   load_keys(0);
 
-  float c = kLog2E / sqrtf(float(D));
-  float out[M][D / 8][4] = {}, top[M][2], sum[M][2] = {};
-#pragma unroll
-  for (int i = 0; i < 2 * M; i++) top[i / 2][i % 2] = -INFINITY;
-
+  float c = kLog2E / sqrtf(float(D)), out[M][D / 8][4] = {};
+  OnlineSoftmax<M> softmax;
   int tiles = key_tiles(first, Plan::kQueries, at.time, kKeys);
   for (int tile = 0; tile < tiles; tile++) {
     copy_async_wait<0>();
@@ -58,41 +59,15 @@ __global__ void __launch_bounds__(ForwardPlan<D>::kThreads, 2)
     float s[M][kKeys / 8][4] = {};
     multiply_rows<M, kKeys, D>(s, queries + first_row * D, keys);
     if (ahead + kKeys > 1) hide_later_keys<false>(s, ahead);
-    float shrink[M][2], shift[M][2];
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-      float now = top[i / 2][i % 2];
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; n++) {
-        const float* pair = s[i / 2][n] + i % 2 * 2;
-        now = fmaxf(now, fmaxf(pair[0], pair[1]));
-      }
-      now = over_lanes(now, Max2{}, 4);
-      shrink[i / 2][i % 2] = exp2_fast(c * (top[i / 2][i % 2] - now));
-      shift[i / 2][i % 2] = c * now;
-      sum[i / 2][i % 2] *= shrink[i / 2][i % 2];
-      top[i / 2][i % 2] = now;
-    }
-    each_result<M, kKeys>([&](int m, int n, int e) {
-      s[m][n][e] = exp2_fast(s[m][n][e] * c - shift[m][e / 2]);
-      sum[m][e / 2] += s[m][n][e];
-    });
+    float shrink[M][2];
+    softmax.add(s, c, shrink);
     each_result<M, D>([&](int m, int n, int e) { out[m][n][e] *= shrink[m][e / 2]; });
     multiply_weights<M, kKeys, D>(out, s, keys + kKeys * D);
   }
 
-#pragma unroll
-  for (int i = 0; i < 2 * M; i++) {
-    float total = over_lanes(sum[i / 2][i % 2], Add2{}, 4);
-    int row = first + first_row + i / 2 * 16 + result_row(lane, i % 2 * 2);
-    if (lane % 4 == 0 && row < at.time) {
-      lse[int64_t(head) * at.time + row] = kLn2 * (c * top[i / 2][i % 2] + log2f(total));
-    }
-    sum[i / 2][i % 2] = 1 / total;
-  }
-  each_result<M, D>([&](int m, int n, int e) { out[m][n][e] *= sum[m][e / 2]; });
-  store_results<M, D>(out, y + at.plain(head) + int64_t(first + first_row) * width, width,
-                      at.time - first - first_row, false);
+  first += first_row;
+  softmax.finish(out, c, lse + int64_t(head) * at.time + first, at.time - first);
+  store_results(out, y + at.plain(head) + int64_t(first) * width, width, at.time - first, false);
 }
 
 }  // namespace murmur::cuda

@@ -4,14 +4,9 @@
 // A block is 128 rows of one head. Two warpgroups own 64 of them each and multiply; a third one
 // only fetches tiles, two ahead, and leaves its registers to the others. Weights go from scores to
 // their product in registers. The maps know where a sequence ends: what lies beyond is zeros.
-#include <type_traits>
-
-#include "tensor/cuda/attention_backward.h"  // RowStatistics
 #include "tensor/cuda/attention_hopper.h"
 #include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/cuda/team.h"
-#include "tensor/cuda/vector.h"
 
 namespace murmur::cuda {
 namespace {
@@ -67,39 +62,6 @@ __device__ void round_weights(uint32_t (&w)[N / 16][4], const float (&s)[1][N / 
   }
 }
 
-// Writes (or adds) factor[i] times the rows that exist. They go through `tile`, rows of an own tile
-// that this warpgroup has multiplied for the last time, so that 16 bytes can be written at once.
-template <int D>
-__device__ void store_rows(const float (&x)[D / 8][4], const float (&factor)[2], bf16* tile,
-                           bf16* to, int64_t stride, int rows, bool accumulate) {
-  const int lane = threadIdx.x % 32, first = threadIdx.x % kWarpgroup / 32 * 16;
-  sync_some(threadIdx.x / kWarpgroup, kWarpgroup);
-#pragma unroll
-  for (int i = 0; i < D / 4; i++) {
-    int row = first + result_row(lane, i % 2 * 2), column = i / 2 * 8 + result_column(lane, 0);
-    const float* pair = x[i / 2] + i % 2 * 2;
-    bf16* place = tile + column / kPanel * kRows * kPanel + swizzled(row, column % kPanel);
-    *reinterpret_cast<uint32_t*>(place) = pack(factor[i % 2] * pair[0], factor[i % 2] * pair[1]);
-  }
-  __syncwarp();  // a warp reads only what it wrote
-  for (int i = lane; i < 16 * D / 8; i += 32) {
-    int row = first + i / (D / 8), column = i % (D / 8) * 8;
-    if (row >= rows) continue;
-    const bf16* place = tile + column / kPanel * kRows * kPanel + swizzled(row, column % kPanel);
-    using Chunk = Vector<bf16, 8>;
-    Chunk chunk = Chunk::at(place);
-    bf16* out = to + row * stride + column;
-    if (accumulate) {
-      float sum[8], old[8];
-      chunk.unpack(sum);
-      Chunk::at(out).unpack(old);
-      for (int j = 0; j < 8; j++) sum[j] += old[j];
-      chunk = Chunk::of(sum);
-    }
-    chunk.to(out);
-  }
-}
-
 // forward ----------------------------------------------------------------------------------------
 
 template <int D>
@@ -148,12 +110,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     }
   } else {
     grow_registers<kMathRegisters>();
-    const int group = threadIdx.x / kWarpgroup - 1, lane = threadIdx.x % 32;
+    const int group = threadIdx.x / kWarpgroup - 1;
     const int first_row = 64 * group + threadIdx.x % kWarpgroup / 32 * 16;  // of this warp
     const float c = kLog2E / sqrtf(float(D));
     bf16* queries = shared.queries + 64 * group * kPanel;
-    float s[1][kRows / 8][4], out[D / 8][4], top[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    float shrink[2];
+    float s[1][kRows / 8][4], out[1][D / 8][4], shrink[1][2];
+    OnlineSoftmax<1> softmax;
     uint32_t weights[kRows / 16][4];
 
     auto wait_for_keys = [&](int tile) {
@@ -164,26 +126,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     };
     auto sums_of = [&](int tile) {
       wait(shared.values_full[tile % kStages], tile / kStages % 2);
-      start_sums<D, kRows>(out, weights, shared.values[tile % kStages], tile > 0);
+      start_sums<D, kRows>(out[0], weights, shared.values[tile % kStages], tile > 0);
     };
-    auto exponentials = [&] {  // s <- 2^(c s - c max s)
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        float now = top[i];
-#pragma unroll
-        for (int n = 0; n < kRows / 8; n++) {
-          now = fmaxf(now, fmaxf(s[0][n][2 * i], s[0][n][2 * i + 1]));
-        }
-        now = over_lanes(now, Max2{}, 4);
-        shrink[i] = exp2_fast(c * (top[i] - now));
-        sum[i] *= shrink[i];
-        top[i] = now;
-      }
-      each_result<1, kRows>([&](int, int n, int e) {
-        s[0][n][e] = exp2_fast(s[0][n][e] * c - top[e / 2] * c);
-        sum[e / 2] += s[0][n][e];
-      });
-    };
+    auto exponentials = [&] { softmax.add(s, c, shrink); };
 
     wait(shared.queries_full, 0);
     wait_for_keys(0);
@@ -204,25 +149,17 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (tile + 1 < tiles) wait_for_keys(tile + 1);
       wait_products<0>();
       release(shared.values_empty[(tile - 1) % kStages]);
-      each_result<1, D>([&](int, int n, int e) { out[n][e] *= shrink[e / 2]; });
+      each_result<1, D>([&](int, int n, int e) { out[0][n][e] *= shrink[0][e / 2]; });
       round_weights<kRows>(weights, s);
     }
     sums_of(tiles - 1);
     wait_products<0>();
 
-    const int rows = at.time - first;  // that exist
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      float total = over_lanes(sum[i], Add2{}, 4);
-      int row = first_row + result_row(lane, 2 * i);
-      if (lane % 4 == 0 && row < rows) {
-        lse[(int64_t(batch) * at.heads + head) * at.time + first + row] =
-            kLn2 * (c * top[i] + log2f(total));
-      }
-      sum[i] = 1 / total;
-    }
-    int64_t row = int64_t(batch) * at.time + first + 64 * group;
-    store_rows<D>(out, sum, queries, y + row * width + head * D, width, rows - 64 * group, false);
+    const int64_t row = int64_t(batch) * at.time + first + first_row;
+    const int rows = at.time - first - first_row;  // that exist
+    lse += (int64_t(batch) * at.heads + head) * at.time + first + first_row;
+    softmax.finish(out, c, lse, rows);
+    store_results(out, y + row * width + head * D, width, rows, false);
   }
 #endif
 }
@@ -252,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int first = (kKeys ? blockIdx.x : gridDim.x - 1 - blockIdx.x) * kRows;
   const int begin = kKeys ? first_query_tile(first, kOthers) : 0;
   const int end = kKeys ? tiles_of(at.time, kOthers) : key_tiles(first, kRows, at.time, kOthers);
-  statistics += (int64_t(batch) * at.heads + head) * at.time;
+  statistics += (int64_t(batch) * at.heads + head) * at.padded();
   if (threadIdx.x == 0) {
     barrier_init(shared.own_full, 1);
     for (int s = 0; s < kStages; s++) {
@@ -284,9 +221,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       for (int i = 0; i < end - begin; i++) {
         wait(shared.empty[i % kStages], i / kStages % 2 ^ 1);
         for (int j = threadIdx.x % 32; j < kOthers; j += 32) {
-          int query = (begin + i) * kOthers + j;
-          RowStatistics zeros = {0, 0};  // as the tiles: p = 1, and all it meets is 0
-          shared.statistics[i % kStages][j] = query < at.time ? statistics[query] : zeros;
+          shared.statistics[i % kStages][j] = statistics[(begin + i) * kOthers + j];
         }
         arrive(shared.full[i % kStages]);
       }
@@ -299,12 +234,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     bf16* own[2] = {shared.own[0] + 64 * group * kPanel, shared.own[1] + 64 * group * kPanel};
     RowStatistics of_row[2] = {};
     if constexpr (!kKeys) {
-      for (int i = 0; i < 2; i++) {
-        int query = first + first_row + result_row(lane, 2 * i);
-        if (query < at.time) of_row[i] = statistics[query];
-      }
+      for (int i = 0; i < 2; i++)
+        of_row[i] = statistics[first + first_row + result_row(lane, 2 * i)];
     }
-    float sum[D / 8][4], sum_of_values[kKeys ? D / 8 : 1][4];  // dk or dq; dv
+    float sum[1][D / 8][4], sum_of_values[1][D / 8][4];  // dk or dq; dv
     wait(shared.own_full, 0);
     for (int i = 0; i < end - begin; i++) {
       auto& tile = shared.passing[i % kStages];
@@ -326,7 +259,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       });
       if constexpr (kKeys) {
         round_weights<kOthers>(weights, p);
-        start_sums<D, kOthers>(sum_of_values, weights, tile[1], i > 0);
+        start_sums<D, kOthers>(sum_of_values[0], weights, tile[1], i > 0);
         wait_products<1>();
       } else {
         wait_products<0>();
@@ -336,17 +269,17 @@ __global__ void __launch_bounds__(kThreads, 1)
       });
       uint32_t more_weights[kOthers / 16][4];  // the first ones may still be in use
       round_weights<kOthers>(more_weights, ds);
-      start_sums<D, kOthers>(sum, more_weights, tile[0], i > 0);
+      start_sums<D, kOthers>(sum[0], more_weights, tile[0], i > 0);
       wait_products<0>();
       release(shared.empty[i % kStages]);
     }
-    int64_t row = int64_t(batch) * at.time + first + 64 * group;
-    const int rows = at.time - first - 64 * group;  // that exist
-    bf16* to = dqkv + row * 3 * width + (kKeys ? width : 0) + head * D;
-    const float scaled[2] = {scale, scale}, plain[2] = {1, 1};
-    store_rows<D>(sum, scaled, own[0], to, 3 * width, rows, accumulate);
+    each_result<1, D>([&](int, int n, int e) { sum[0][n][e] *= scale; });
+    const int64_t row = int64_t(batch) * at.time + first + first_row;
+    const int rows = at.time - first - first_row;  // that exist
+    bf16* to = dqkv + row * 3 * width + head * D;
+    store_results(sum, to + (kKeys ? width : 0), 3 * width, rows, accumulate);
     if constexpr (kKeys) {
-      store_rows<D>(sum_of_values, plain, own[1], to + width, 3 * width, rows, accumulate);
+      store_results(sum_of_values, to + 2 * width, 3 * width, rows, accumulate);
     }
   }
 #endif
@@ -365,98 +298,29 @@ dim3 grid_of(const Tensor& qkv, const Heads& at) {
   return {unsigned(tiles_of(at.time, kRows)), unsigned(at.heads), unsigned(qkv.shape()[0])};
 }
 
-template <int D>
-void forward(const Heads& at, const Tensor& qkv, Tensor& y, Tensor& lse) {
-  launch(hopper_forward<D>, grid_of(qkv, at), kThreads, sizeof(ForwardShared<D>), map_of(qkv, at),
-         y.data<bf16>(), lse.data<float>(), at);
-}
-
-template <int D>
-void backward(const Heads& at, const Tensor& qkv, const Tensor& y, const Tensor& lse,
-              const Tensor& dy, Into dqkv) {
-  int64_t rows = lse.numel();
-  Tensor scratch({rows, 2}, DType::f32, Device::cuda);
-  auto* statistics = reinterpret_cast<RowStatistics*>(scratch.raw());
-  launch(row_statistics<bf16>, unsigned((rows + 63) / 64), 256, 0, Rows<bf16>{y.data<bf16>(), D},
-         Rows<bf16>{dy.data<bf16>(), D}, lse.data<float>(), statistics, at, rows, true);
-  for (auto* kernel : {hopper_backward<D, true>, hopper_backward<D, false>}) {
-    launch(kernel, grid_of(qkv, at), kThreads, sizeof(BackwardShared<D>), map_of(qkv, at),
-           map_of(dy, at), statistics, dqkv.tensor.data<bf16>(), dqkv.accumulate, at);
-  }
-}
-
-// A small problem with the answer: a ragged length, several tiles and heads.
-struct Sample {
-  Heads at;
-  Tensor qkv, y, lse, dy, dqkv;
-  explicit Sample(int size)
-      : at{300, 2, size},
-        qkv(sample({1, at.time, 3 * at.width()}, 1)),
-        y({1, at.time, at.width()}, DType::bf16),
-        lse({1, at.heads, at.time}),
-        dy(sample(y.shape(), 2)),
-        dqkv(qkv.shape(), DType::bf16) {
-    cpu_engine().attention(at.heads, qkv, y, lse);
-    cpu_engine().attention_backward(at.heads, qkv, y, lse, dy, {dqkv});
-  }
-};
-
-template <int D>
-bool forward_trusted() {
-  static int verdict = 0;
-  return first_use("attention", verdict, [] {
-    Sample s(D);
-    Tensor y(s.y.shape(), DType::bf16, Device::cuda), lse(s.lse.shape(), DType::f32, Device::cuda);
-    forward<D>(s.at, on_device(s.qkv), y, lse);
-    return std::max(difference(y, s.y), difference(lse, s.lse));
-  });
-}
-
-template <int D>
-bool backward_trusted() {
-  static int verdict = 0;
-  return first_use("attention backward", verdict, [] {
-    Sample s(D);
-    Tensor dqkv(s.qkv.shape(), DType::bf16, Device::cuda);
-    backward<D>(s.at, on_device(s.qkv), on_device(s.y), on_device(s.lse), on_device(s.dy), {dqkv});
-    return difference(dqkv, s.dqkv);
-  });
-}
-
-// Can tile maps and 16-byte accesses reach all of it?
-bool fits(const Tensor& x) {
-  return x.dtype() == DType::bf16 && x.numel() > 0 && x.contiguous() &&
-         reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0;
-}
-
-// f(head size as a constant) where there are kernels for it.
-template <class F>
-bool with_size(int64_t heads, const Tensor& qkv, const F& f) {
-  if (qkv.shape().rank() != 3 || qkv.cols() % (3 * heads) != 0) return false;
-  const Heads at{int(qkv.shape()[1]), int(heads), int(qkv.cols() / (3 * heads))};
-  if (at.size == 64) return f(at, std::integral_constant<int, 64>{});
-  if (at.size == 128) return f(at, std::integral_constant<int, 128>{});
-  return false;
-}
-
 }  // namespace
 
-bool hopper_attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) {
-  return with_size(heads, qkv, [&](const Heads& at, auto size) {
-    if (!fits(qkv) || !fits(y) || !forward_trusted<size>()) return false;
-    forward<size>(at, qkv, y, lse);
-    return true;
-  });
+void hopper_attention(const Heads& at, const Tensor& qkv, Tensor& y, Tensor& lse) {
+  auto run = [&](auto* kernel, size_t shared) {
+    launch(kernel, grid_of(qkv, at), kThreads, shared, map_of(qkv, at), y.data<bf16>(),
+           lse.data<float>(), at);
+  };
+  at.size == 64 ? run(hopper_forward<64>, sizeof(ForwardShared<64>))
+                : run(hopper_forward<128>, sizeof(ForwardShared<128>));
 }
 
-bool hopper_attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
-                               const Tensor& dy, Into dqkv) {
-  return with_size(heads, qkv, [&](const Heads& at, auto size) {
-    if (!fits(qkv) || !fits(y) || !fits(dy) || !fits(dqkv.tensor)) return false;
-    if (!backward_trusted<size>()) return false;
-    backward<size>(at, qkv, y, lse, dy, dqkv);
-    return true;
-  });
+void hopper_attention_backward(const Heads& at, const Tensor& qkv, const Tensor& dy,
+                               const RowStatistics* statistics, Into dqkv) {
+  auto run = [&](auto* kernel, size_t shared) {
+    launch(kernel, grid_of(qkv, at), kThreads, shared, map_of(qkv, at), map_of(dy, at), statistics,
+           dqkv.tensor.data<bf16>(), dqkv.accumulate, at);
+  };
+  auto run_both = [&]<int D>(std::integral_constant<int, D>) {
+    run(hopper_backward<D, true>, sizeof(BackwardShared<D>));
+    run(hopper_backward<D, false>, sizeof(BackwardShared<D>));
+  };
+  at.size == 64 ? run_both(std::integral_constant<int, 64>{})
+                : run_both(std::integral_constant<int, 128>{});
 }
 
 }  // namespace murmur::cuda

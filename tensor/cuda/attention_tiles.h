@@ -24,6 +24,7 @@ constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 struct Heads {
   int time, heads, size;
   constexpr int width() const { return heads * size; }
+  constexpr int padded() const { return int(ceil_div(time, 128)) * 128; }
   constexpr int64_t plain(int head) const {
     return int64_t(head / heads) * time * width() + head % heads * size;
   }
@@ -100,22 +101,14 @@ __device__ void copy_tile(bf16* tile, const bf16* from, int stride, int rows) {
   }
 }
 
-// The same rows of two tensors: two tiles, one after the other.
-template <int kRows, int D, int kThreads>
-__device__ void copy_pair(bf16* tiles, const bf16* a, int stride_a, const bf16* b, int stride_b,
-                          int rows) {
-  copy_tile<kRows, D, kThreads>(tiles, a, stride_a, rows);
-  copy_tile<kRows, D, kThreads>(tiles + kRows * D, b, stride_b, rows);
-}
-
-// Keys and values of a tile into one of two stages, as a group of copies. k: the head's first key.
-template <class Plan, int D>
-__device__ void copy_keys(bf16* stages, const bf16* k, int width, int time, int tile) {
-  int first = tile * Plan::kKeys;
-  k += int64_t(first) * 3 * width;
-  copy_pair<Plan::kKeys, D, Plan::kThreads>(stages + tile % 2 * 2 * Plan::kKeys * D, k, 3 * width,
-                                            k + width, 3 * width, time - first);
-  copy_async_commit();
+// Rows from `first` on of a head's k and v, or of its q and dy: two tiles, one after the other.
+template <int kRows, int D, int kThreads, bool kKeys>
+__device__ void copy_pair(bf16* tiles, const bf16* q, const bf16* dy, const Heads& at, int first) {
+  int width = at.width();
+  const bf16* a = q + int64_t(first) * 3 * width + (kKeys ? width : 0);
+  const bf16* b = kKeys ? a + width : dy + int64_t(first) * width;
+  copy_tile<kRows, D, kThreads>(tiles, a, 3 * width, at.time - first);
+  copy_tile<kRows, D, kThreads>(tiles + kRows * D, b, kKeys ? 3 * width : width, at.time - first);
 }
 
 template <int M, int N, int D>
@@ -168,26 +161,91 @@ __device__ void multiply_weights(float (&c)[M][D / 8][4], const float (&weights)
   }
 }
 
-// Writes (or adds) those of this warp's rows that exist.
-template <int M, int D>
-__device__ void store_results(const float (&c)[M][D / 8][4], bf16* to, int stride, int rows,
+// The rows of scores that a warp has seen: their maxima, and this lane's share of their sums.
+template <int M>
+struct OnlineSoftmax {
+  float top[M][2], sum[M][2] = {};
+
+  __device__ OnlineSoftmax() {
+    for (auto& pair : top) pair[0] = pair[1] = -INFINITY;
+  }
+  // s <- 2^(c s - c max s); where the maximum has grown, what was summed before is to shrink.
+  template <int N>
+  __device__ void add(float (&s)[M][N][4], float c, float (&shrink)[M][2]) {
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+      float &t = top[i / 2][i % 2], now = t;
+#pragma unroll
+      for (int n = 0; n < N; n++) {
+        const float* pair = s[i / 2][n] + i % 2 * 2;
+        now = fmaxf(now, fmaxf(pair[0], pair[1]));
+      }
+      now = over_lanes(now, Max2{}, 4);
+      shrink[i / 2][i % 2] = exp2_fast(c * (t - now));
+      sum[i / 2][i % 2] *= shrink[i / 2][i % 2];
+      t = now;
+    }
+    each_result<M, 8 * N>([&](int m, int n, int e) {
+      s[m][n][e] = exp2_fast(s[m][n][e] * c - top[m][e / 2] * c);
+      sum[m][e / 2] += s[m][n][e];
+    });
+  }
+  // Writes the log-sum-exp of the rows that exist, and divides what was summed.
+  template <int N>
+  __device__ void finish(float (&out)[M][N][4], float c, float* lse, int rows) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++) {
+      float total = over_lanes(sum[i / 2][i % 2], Add2{}, 4);
+      int row = i / 2 * 16 + result_row(lane, i % 2 * 2);
+      if (lane % 4 == 0 && row < rows) lse[row] = kLn2 * (c * top[i / 2][i % 2] + log2f(total));
+      sum[i / 2][i % 2] = 1 / total;
+    }
+    each_result<M, 8 * N>([&](int m, int n, int e) { out[m][n][e] *= sum[m][e / 2]; });
+  }
+};
+
+// Four words in each of the four lanes of a row: word j of lane i becomes word i of lane j.
+__device__ inline void exchange(uint32_t (&words)[4]) {
+#pragma unroll
+  for (int mask = 1; mask < 4; mask *= 2) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      uint32_t &a = words[i * (3 - mask)], &b = words[i * (3 - mask) + mask];
+      bool upper = threadIdx.x & mask;
+      uint32_t other = other_lane(upper ? a : b, mask);
+      a = upper ? other : a;
+      b = upper ? b : other;
+    }
+  }
+}
+
+// Writes (or adds) those of this warp's rows that exist, 16 bytes at a time.
+template <int M, int N>
+__device__ void store_results(const float (&c)[M][N][4], bf16* to, int stride, int rows,
                               bool accumulate) {
+  using Chunk = Vector<bf16, 8>;
   int lane = threadIdx.x % 32;
 #pragma unroll
   for (int i = 0; i < 2 * M; i++) {
     int row = i / 2 * 16 + result_row(lane, i % 2 * 2);
-    if (row >= rows) continue;
+    bf16* place = to + int64_t(row) * stride + lane % 4 * 8;
 #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-      const float* pair = c[i / 2][n] + i % 2 * 2;
-      auto* word =
-          reinterpret_cast<uint32_t*>(to + int64_t(row) * stride + n * 8 + result_column(lane, 0));
-      float low = pair[0], high = pair[1];
+    for (int n = 0; n < N; n += 4) {
+      Chunk chunk = {};
       if (accumulate) {
-        low += bit_cast<float>(*word << 16);
-        high += bit_cast<float>(*word & 0xffff0000u);
+        if (row < rows) chunk = Chunk::at(place + n * 8);
+        exchange(chunk.words);
       }
-      *word = pack(low, high);
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        const float* pair = c[i / 2][n + k] + i % 2 * 2;
+        uint32_t old = chunk.words[k];
+        chunk.words[k] = pack(pair[0] + bit_cast<float>(old << 16),
+                              pair[1] + bit_cast<float>(old & 0xffff0000u));
+      }
+      exchange(chunk.words);
+      if (row < rows) chunk.to(place + n * 8);
     }
   }
 }

@@ -195,10 +195,9 @@ TileMap tile_map(const bf16* data, int64_t count, int64_t rows, int64_t columns,
 // kernel: 0 not yet known.
 bool first_use(const char* name, int& verdict, const std::function<double()>& error);
 
-// What those checks are made of: normally distributed bf16 on the host, a copy of it on the device,
-// and |got - want| / |want|.
+// What those checks are made of, on the device: normally distributed bf16, and |got - want| /
+// |want|.
 Tensor sample(Shape shape, uint64_t seed);
-Tensor on_device(const Tensor& x);
 double difference(const Tensor& got, const Tensor& want);
 
 }  // namespace murmur::cuda

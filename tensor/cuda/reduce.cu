@@ -1,10 +1,10 @@
 // tensor/cuda/reduce.cu - sums over rows and over everything, each in two stages: pieces that
 // depend on the sizes alone, then the pieces in order.
+#include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
+#include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/reduce.h"
-#include "tensor/cuda/runtime.h"
 #include "tensor/cuda/team.h"
-#include "tensor/cuda/vector.h"
 
 namespace murmur {
 namespace cuda {
@@ -42,70 +42,30 @@ __global__ void __launch_bounds__(256)
   if (threadIdx.x == 0) y[blockIdx.x] = T(factor * s);
 }
 
-// A piece of rows by 32 N columns: each of 8 warps takes every eighth row, its lanes the columns.
-template <class T>
-__global__ void __launch_bounds__(256) sum_rows_piece(Rows<T> x, int64_t rows, int64_t cols,
-                                                      int64_t grain, bool wide, float* partial) {
-  constexpr int N = kNeighbours<T>, kWidth = 32 * N;
-  __shared__ float of_warp[8][kWidth];
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int64_t left = int64_t(blockIdx.x) * kWidth, first = blockIdx.y * grain;
-  int64_t last = first + grain < rows ? first + grain : rows;
-  float s[N] = {};
-  if (left + lane * N < cols) {
-    Place p = place(0, left + lane * N, cols, N, wide);
-#pragma unroll 4
-    for (p.row = first + warp; p.row < last; p.row += 8) {
-      float v[N];
-      x.load(v, p);
-      for (int i = 0; i < N; i++) s[i] += v[i];
-    }
-  }
-  for (int i = 0; i < N; i++) of_warp[warp][lane * N + i] = s[i];
-  __syncthreads();
-  int64_t c = left + threadIdx.x;
-  if (threadIdx.x >= kWidth || c >= cols) return;
-  float all = 0;
-  for (int w = 0; w < 8; w++) all += of_warp[w][threadIdx.x];
-  partial[blockIdx.y * cols + c] = all;
-}
-
-struct Output {
-  float* y;
-  bool accumulate;
-};
-
-// 32 columns by 32 warps; warp w adds pieces w, w + 32, ...
-__global__ void __launch_bounds__(1024)
-    add_pieces_kernel(const float* partial, int64_t pieces, int64_t cols, Output first,
-                      Output second) {
-  __shared__ float of_warp[32][32];
-  int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int64_t c = int64_t(blockIdx.x) * 32 + lane;
-  const float* p = partial + blockIdx.y * pieces * cols + c;
-  float* y = blockIdx.y ? second.y : first.y;
-  bool accumulate = blockIdx.y ? second.accumulate : first.accumulate;
-  float s = 0;
-  if (!y) return;
-  if (c < cols) {
-#pragma unroll 4
-    for (int64_t i = warp; i < pieces; i += 32) s += p[i * cols];
-  }
-  of_warp[warp][lane] = s;
-  __syncthreads();
-  if (warp > 0 || c >= cols) return;
-  s = accumulate ? y[c] : 0.f;
-  for (int w = 0; w < 32; w++) s += of_warp[w][lane];
-  y[c] = s;
+// y[piece] <- sum of `grain` rows of x, 32 N columns to a block. `second` takes what lies behind x.
+template <int kWarps, int N, class T>
+__global__ void __launch_bounds__(32 * kWarps)
+    sum_rows_piece(Rows<T> x, Extent e, int64_t grain, bool wide, Out<float> y, Out<float> second) {
+  int64_t column = (int64_t(blockIdx.x) * 32 + threadIdx.x % 32) * N, first = blockIdx.y * grain;
+  Out<float> to = blockIdx.z ? second : y;
+  if (blockIdx.z) x.data += e.rows * x.stride;
+  Place p = place(blockIdx.y, column, e.cols, N, wide);
+  float sum[N], old[N];
+  auto row = [](int64_t i) { return i; };
+  if (!sum_by_warps<kWarps>(sum, x, p, first, min(first + grain, e.rows), row)) return;
+  to.load(old, p);
+  for (int i = 0; i < N; i++) old[i] += sum[i];
+  to.store(old, p);
 }
 
 void add_pieces(const Tensor& partial, Into first, Into second) {
-  auto output = [](const Into& into) {
-    return Output{into.tensor ? into.tensor.data<float>() : nullptr, into.accumulate};
+  auto to = [](const Into& into) {
+    return Out<float>{rows_of<float>(into.tensor), into.accumulate};
   };
-  int64_t cols = partial.shape()[2];
-  launch(add_pieces_kernel, dim3{unsigned(ceil_div(cols, 32)), unsigned(partial.shape()[0])}, 1024,
-         0, partial.data<float>(), partial.shape()[1], cols, output(first), output(second));
+  Extent e{partial.shape()[1], partial.shape()[2]};
+  dim3 grid{unsigned(ceil_div(e.cols, 32)), 1, unsigned(partial.shape()[0])};
+  launch(sum_rows_piece<32, 1, float>, grid, 1024, 0, Rows<float>{partial.data<float>(), e.cols}, e,
+         e.rows, false, to(first), to(second));
 }
 
 }  // namespace cuda
@@ -116,9 +76,8 @@ namespace {
 
 template <bool kSquare>
 void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y) {
+  check_parts(op, x, y);
   int64_t parts = y.numel();
-  check(parts > 0 && (parts == 1 || x.shape()[0] % parts == 0) && y.contiguous(),
-        [&] { return std::string(op) + ": " + text(x) + " into " + text(y); });
   int64_t length = x.numel() / parts;
   // At most 1024 pieces in all when there is one part, and no less than 8192 elements in each.
   int64_t grain = std::max<int64_t>(8192, ceil_div(ceil_div(length, 1024), 8) * 8);
@@ -127,9 +86,10 @@ void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y) {
   Extent e{x.contiguous() ? parts : x.rows(), x.contiguous() ? length : x.cols()};
   dispatch_single(x.dtype(), op, [&](auto type) {
     using T = decltype(type);
-    bool flat = x.contiguous() && wide(kNeighbours<T>, e, {&x});
-    launch(sum_piece<T, kSquare>, dim3{unsigned(pieces), unsigned(parts)}, 256, 0, rows_of<T>(x, e),
-           length, e.cols, grain, flat, partial.data<double>());
+    Rows<T> rows = rows_of<T>(x, e);
+    bool flat = x.contiguous() && rows.wide(kNeighbours<T>);
+    launch(sum_piece<T, kSquare>, dim3{unsigned(pieces), unsigned(parts)}, 256, 0, rows, length,
+           e.cols, grain, flat, partial.data<double>());
   });
   auto finish = [&](auto* out) {
     launch(sum_pieces<std::remove_pointer_t<decltype(out)>>, unsigned(parts), 256, 0,
@@ -152,16 +112,18 @@ void CudaEngine::sum_of_squares(const Tensor& x, Tensor& y) const {
 
 void CudaEngine::sum_rows(const Tensor& x, Into y) const {
   Doing doing("sum_rows", {&x, &y.tensor});
-  int64_t rows = x.rows(), cols = x.cols();
-  check(y.tensor.numel() == cols && y.tensor.dtype() == compute_type(x.dtype()),
-        [&] { return "sum_rows: " + text(x) + " into " + text(y.tensor); });
-  int64_t grain = std::max<int64_t>(64, ceil_div(rows, 256)), pieces = ceil_div(rows, grain);
-  Tensor partial({1, pieces, cols}, DType::f32, Device::cuda);
+  check_sum_rows(x, y.tensor);
+  Extent e{x.rows(), x.cols()};
+  int64_t grain = std::max<int64_t>(64, ceil_div(e.rows, 256)), pieces = ceil_div(e.rows, grain);
+  Tensor partial({1, pieces, e.cols}, DType::f32, Device::cuda);
   dispatch_single(x.dtype(), "sum_rows", [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
-    launch(sum_rows_piece<T>, dim3{unsigned(ceil_div(cols, 32 * N)), unsigned(pieces)}, 256, 0,
-           rows_of<T>(x), rows, cols, grain, wide(N, {rows, cols}, {&x}), partial.data<float>());
+    Rows<T> from = rows_of<T>(x);
+    Out<float> to = out<float>(partial, {pieces, e.cols});
+    launch(sum_rows_piece<kSumWarps, N, T>,
+           dim3{unsigned(ceil_div(e.cols, 32 * N)), unsigned(pieces)}, 32 * kSumWarps, 0, from, e,
+           grain, from.wide(N) && to.wide(N), to, Out<float>{});
   });
   add_pieces(partial, y, y);
 }

@@ -1,81 +1,47 @@
 // tensor/cuda/update.cu - the passes over parameters and optimizer state.
+#include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
 
 namespace murmur {
 namespace cuda {
 
-template <class D>
 struct Descend {
-  static constexpr int N = 4;
-  DeviceFactor rate;
-  double decay;
-  Rows<D> d;
-  Rows<float> w;
-  Rows<bf16> shadow;
-  __device__ void operator()(const Place& p) const {
-    float direction[N], weight[N];
-    d.load(direction, p);
-    w.load(weight, p);
-    double r = rate(p.row);
-    float a = float(r), b = float(1 - r * decay);
-    for (int i = 0; i < N; i++) weight[i] = b * weight[i] - a * direction[i];
-    w.store(weight, p);
-    if (shadow.data) shadow.store(weight, p);
+  float decay;
+  __device__ void operator()(float rate, float d, float& w, float& shadow) const {
+    shadow = w = (1 - rate * decay) * w - rate * d;
   }
 };
 
-// The corrections 1 / (1 - beta^t) are made by every thread, while its loads are under way.
-struct Adam {
-  static constexpr int N = 4;
-  Rows<float> gradient, m, v, direction;
-  float beta1, beta2, rest1, rest2, eps;
-  double log_beta1, log_beta2;
+// 1 / (1 - beta^t), made by every thread while its loads are under way.
+struct Correction {
+  double log_beta;
   const double* step;
-  __device__ void operator()(const Place& p) const {
-    float g[N], first[N], second[N], out[N];
-    gradient.load(g, p);
-    m.load(first, p);
-    v.load(second, p);
-    float c1 = -1.f / expm1f(float(*step * log_beta1));
-    float c2 = -1.f / expm1f(float(*step * log_beta2));
-    for (int i = 0; i < N; i++) {
-      first[i] = beta1 * first[i] + rest1 * g[i];
-      second[i] = beta2 * second[i] + rest2 * g[i] * g[i];
-      out[i] = first[i] * c1 / (sqrt_of(second[i] * c2) + eps);
-    }
-    m.store(first, p);
-    v.store(second, p);
-    direction.store(out, p);
+  __device__ float operator()(int64_t) const { return -1.f / expm1f(float(*step * log_beta)); }
+};
+
+struct Adam {
+  float beta1, beta2, rest1, rest2, eps;
+  __device__ void operator()(float correction1, float correction2, float g, float& m, float& v,
+                             float& direction) const {
+    m = beta1 * m + rest1 * g;
+    v = beta2 * v + rest2 * g * g;
+    direction = m * correction1 / (sqrt_of(v * correction2) + eps);
   }
 };
 
-template <class U>
 struct Momentum {
-  static constexpr int N = 4;
-  Rows<float> gradient, m;
-  Rows<U> u;
   float decay, weight, from_m, from_g;
-  __device__ void operator()(const Place& p) const {
-    float g[N], moment[N], out[N];
-    gradient.load(g, p);
-    m.load(moment, p);
-    for (int i = 0; i < N; i++) {
-      moment[i] = decay * moment[i] + weight * g[i];
-      out[i] = from_m * moment[i] + from_g * g[i];
-    }
-    m.store(moment, p);
-    u.store(out, p);
+  __device__ void operator()(float g, float& m, float& u) const {
+    m = decay * m + weight * g;
+    u = from_m * m + from_g * g;
   }
 };
 
-__global__ void clip_factor(const float* squares32, const double* squares64, double limit,
-                            float* factor32, double* factor64) {
-  double norm = sqrt(squares64 ? *squares64 : double(*squares32));
-  double f = limit / (norm + 1e-6);
-  f = f > 1 ? 1 : f;  // NaN stays
-  if (factor64) *factor64 = f;
-  if (factor32) *factor32 = float(f);
+template <class S, class T>
+__global__ void clip_factor(const S* squares, double limit, T* factor) {
+  double f = limit / (sqrt(double(*squares)) + 1e-6);
+  *factor = T(f > 1 ? 1 : f);  // NaN stays
 }
 
 // The norm of matrix k is left in the range whose squares fp32 holds: else every element is
@@ -114,11 +80,15 @@ using namespace cuda;
 
 namespace {
 
-void check_fp32(const char* op, std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* x : tensors) {
-    check(x->dtype() == DType::f32,
-          [&] { return std::string(op) + ": not for " + text(*x) + " on this device"; });
-  }
+void check_fp32(const char* op, const Tensor& x) {
+  check(x.dtype() == DType::f32,
+        [&] { return std::string(op) + ": not for " + text(x) + " on this device"; });
+}
+
+// f(where the number lies), in fp32 or fp64.
+template <class F>
+void with_number(const Tensor& x, const F& f) {
+  x.dtype() == DType::f64 ? f(x.data<double>()) : f(x.data<float>());
 }
 
 }  // namespace
@@ -126,56 +96,54 @@ void check_fp32(const char* op, std::initializer_list<const Tensor*> tensors) {
 void CudaEngine::descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
                          Tensor& shadow) const {
   Doing doing("descend", {&d, &w});
-  check(d.shape() == w.shape() && (!shadow || shadow.shape() == w.shape()),
-        [&] { return "descend: " + text(d) + " against " + text(w); });
-  check_fp32("descend", {&w});
+  check_shape("descend", d, w);
+  if (shadow) check_shape("descend", d, shadow);
+  check_fp32("descend", w);
   Extent e = shadow ? extent_of(w, d, shadow) : extent_of(w, d);
-  DeviceFactor r = factor_of("descend", rate, e);
+  auto r = factor_of("descend", rate, e);
   dispatch_single(d.dtype(), "descend", [&](auto type) {
-    using D = decltype(type);
-    launch_elementwise(
-        Descend<D>{r, decay, rows_of<D>(d, e), rows_of<float>(w, e), rows_of<bf16>(shadow, e)}, e,
-        {&d, &w, &shadow});
+    launch_elementwise(Descend{float(decay)}, e, r, in<decltype(type)>(d, e),
+                       out<float>(w, e, true), out<bf16>(shadow, e));
   });
 }
 
 void CudaEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
                       double beta2, double eps, const Tensor& step) const {
   Doing doing("adam", {&gradient, &m, &v, &direction});
-  check_same("adam", gradient, m);
-  check_same("adam", gradient, v);
-  check_same("adam", gradient, direction);
-  check_fp32("adam", {&gradient});
+  for (const Tensor* x : {&m, &v, &direction}) check_same("adam", gradient, *x);
+  check_fp32("adam", gradient);
   Extent e = extent_of(gradient, m, v, direction);
+  auto correction = [&](double beta) {
+    return Each<Correction>{{std::log(beta), step.data<double>()}};
+  };
   launch_elementwise(
-      Adam{rows_of<float>(gradient, e), rows_of<float>(m, e), rows_of<float>(v, e),
-           rows_of<float>(direction, e), float(beta1), float(beta2), float(1 - beta1),
-           float(1 - beta2), float(eps), std::log(beta1), std::log(beta2), step.data<double>()},
-      e, {&gradient, &m, &v, &direction});
+      Adam{float(beta1), float(beta2), float(1 - beta1), float(1 - beta2), float(eps)}, e,
+      correction(beta1), correction(beta2), in<float>(gradient, e), out<float>(m, e, true),
+      out<float>(v, e, true), out<float>(direction, e));
 }
 
 void CudaEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
                           double from_m, double from_g) const {
   Doing doing("momentum", {&gradient, &m, &u});
   check_same("momentum", gradient, m);
-  check(u.shape() == m.shape(), [&] { return "momentum: " + text(m) + " into " + text(u); });
-  check_fp32("momentum", {&m});
+  check_shape("momentum", m, u);
+  check_fp32("momentum", m);
   Extent e = extent_of(gradient, m, u);
   dispatch_single(u.dtype(), "momentum", [&](auto type) {
-    using U = decltype(type);
-    launch_elementwise(
-        Momentum<U>{rows_of<float>(gradient, e), rows_of<float>(m, e), rows_of<U>(u, e),
-                    float(decay), float(weight), float(from_m), float(from_g)},
-        e, {&gradient, &m, &u});
+    launch_elementwise(Momentum{float(decay), float(weight), float(from_m), float(from_g)}, e,
+                       in<float>(gradient, e), out<float>(m, e, true), out<decltype(type)>(u, e));
   });
 }
 
 void CudaEngine::clip_factor(const Tensor& squares, double limit, Tensor& factor) const {
   Doing doing("clip_factor", {&squares, &factor});
-  auto single = [](const Tensor& x) { return x.dtype() == DType::f32 ? x.data<float>() : nullptr; };
-  auto wide = [](const Tensor& x) { return x.dtype() == DType::f32 ? nullptr : x.data<double>(); };
-  launch(cuda::clip_factor, 1, 1, 0, single(squares), wide(squares), limit, single(factor),
-         wide(factor));
+  with_number(squares, [&](auto* from) {
+    with_number(factor, [&](auto* to) {
+      using S = std::remove_pointer_t<decltype(from)>;
+      using T = std::remove_pointer_t<decltype(to)>;
+      launch(cuda::clip_factor<S, T>, 1, 1, 0, from, limit, to);
+    });
+  });
 }
 
 void CudaEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const {
@@ -192,8 +160,9 @@ void CudaEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& square
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     dim3 grid{unsigned(std::min<int64_t>(16, ceil_div(e.cols, 256 * N))), unsigned(count)};
-    launch(cuda::normalizers<T>, grid, 256, 0, rows_of<T>(bank, e), e.cols, wide(N, e, {&bank}),
-           squares.data<double>(), eps, f.data<float>(), squared.data<float>());
+    Rows<T> rows = rows_of<T>(bank, e);
+    launch(cuda::normalizers<T>, grid, 256, 0, rows, e.cols, rows.wide(N), squares.data<double>(),
+           eps, f.data<float>(), squared.data<float>());
   });
 }
 

@@ -65,6 +65,11 @@ struct Rows {
   T* data = nullptr;
   int64_t stride = 0;
 
+  // May a kernel read and write N elements at a time?
+  bool wide(int n) const {
+    uint64_t bytes = std::min<uint64_t>(16, uint64_t(n) * sizeof(T));
+    return reinterpret_cast<uintptr_t>(data) % bytes == 0 && stride % n == 0;
+  }
   __device__ T* row(int64_t r) const { return data + r * stride; }
   template <int N>
   __device__ void load(float (&v)[N], const Place& p) const {
@@ -87,11 +92,12 @@ struct Rows {
   }
 };
 
-// x as e.rows rows. A contiguous tensor may be cut into any number of them.
+// x as e.rows rows. A contiguous tensor may be cut into any number of them; of one, nobody needs
+// the stride.
 template <class T>
 Rows<T> rows_of(const Tensor& x, Extent e) {
   if (!x) return {};
-  return {x.data<T>(), x.contiguous() ? e.cols : x.row_stride()};
+  return {x.data<T>(), e.rows == 1 ? 0 : x.contiguous() ? e.cols : x.row_stride()};
 }
 template <class T>
 Rows<T> rows_of(const Tensor& x) {

@@ -1,7 +1,7 @@
 """PyTorch peer of Murmur's step benchmark: a GPT-2 trained on random tokens, timed per step.
 
-Runs whole training steps (forward, loss, backward, clipping, AdamW) on the CPU and prints one
-JSON line. Shape letters: B batch, T time, C channels, H heads, D = C / H, V vocabulary.
+Runs whole training steps (forward, loss, backward, clipping, update) on the CPU or a GPU and prints
+one JSON line. Shape letters: B batch, T time, C channels, H heads, D = C / H, V vocabulary.
 """
 
 import argparse
@@ -114,14 +114,29 @@ class Gpt(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def make_optimizer(model, lr=1e-3):
+def make_adamw(params, lr=1e-3):
     """Fused AdamW that decays matrices and embeddings only."""
-    params = list(model.parameters())
     groups = [
         {"params": [p for p in params if p.dim() >= 2], "weight_decay": 0.1},
         {"params": [p for p in params if p.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
+
+
+def make_optimizers(model, name):
+    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest."""
+    if name == "adamw":
+        return [make_adamw(list(model.parameters()))]
+    matrices = [p for p in model.h.parameters() if p.dim() == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [torch.optim.Muon(matrices, lr=0.02, weight_decay=0.0), make_adamw(rest)]
+
+
+def synchronize(device):
+    """Wait until a GPU has done what it was asked for."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def peak_rss_mb():
@@ -130,29 +145,67 @@ def peak_rss_mb():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def time_steps(preset, args):
-    """Train for the warm-up and the timed steps; return (seconds per timed step, last loss)."""
-    model = Gpt(preset)
-    optimizer = make_optimizer(model)
-    step_model = torch.compile(model) if args.compile else model
+def peak_device_bytes(device):
+    """Largest memory held by tensors on a GPU so far; 0 on the CPU."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else 0
+
+
+@dataclass
+class Timed:
+    """Seconds of every timed step, of a whole update alone, and the last loss."""
+
+    seconds: list
+    update_s: float
+    loss: float
+
+
+def update(model, optimizers, clip):
+    """Clip the gradients and move the parameters."""
+    if clip > 0:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def time_update(model, optimizers, args):
+    """Median seconds of the update alone, with the gradients that are there."""
+    seconds = []
+    for _ in range(5):
+        synchronize(args.device)
+        start = time.perf_counter()
+        update(model, optimizers, args.clip)
+        synchronize(args.device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def time_steps(model, step_model, preset, args):
+    """Train for the warm-up and the timed steps. step_model: the model, or its compiled form."""
+    optimizers = make_optimizers(model, args.optimizer)
     autocast = (
-        torch.autocast("cpu", dtype=torch.bfloat16) if args.dtype == "bf16" else nullcontext()
+        torch.autocast(args.device, dtype=torch.bfloat16) if args.dtype == "bf16" else nullcontext()
     )
     shape = (preset.batch_size, preset.block_size)  # (B,T)
-    tokens = torch.randint(preset.vocab_size, shape)
-    targets = torch.randint(preset.vocab_size, shape)
+    tokens = torch.randint(preset.vocab_size, shape).to(args.device)
+    targets = torch.randint(preset.vocab_size, shape).to(args.device)
     seconds = []
+    if args.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     for _ in range(WARMUP_STEPS + args.steps):
+        synchronize(args.device)
         start = time.perf_counter()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         with autocast:
             loss = step_model(tokens, targets)
         loss.backward()
-        if args.clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), args.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        update(model, optimizers, args.clip)
+        synchronize(args.device)
         seconds.append(time.perf_counter() - start)
-    return seconds[WARMUP_STEPS:], loss.item()
+    update_s = time_update(model, optimizers, args)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    return Timed(seconds[WARMUP_STEPS:], update_s, loss.item())
 
 
 def parse_args():
@@ -164,7 +217,8 @@ def parse_args():
     parser.add_argument("--vocab", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20, help="timed steps, after the warm-up")
-    parser.add_argument("--optimizer", choices=["adamw"], default="adamw")
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--clip", type=float, default=1.0, help="gradient norm; 0 turns it off")
@@ -184,8 +238,9 @@ def main():
     preset = replace(PRESETS[args.preset], **chosen)
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
-    seconds, loss = time_steps(preset, args)
-    step_s = statistics.median(seconds)
+    model = Gpt(preset).to(args.device)
+    timed = time_steps(model, torch.compile(model) if args.compile else model, preset, args)
+    step_s = statistics.median(timed.seconds)
     result = {
         "peer": "torch-compile" if args.compile else "torch-eager",
         "torch_version": torch.__version__,
@@ -193,14 +248,17 @@ def main():
         "batch_size": preset.batch_size,
         "block_size": preset.block_size,
         "vocab_size": preset.vocab_size,
+        "device": args.device,
         "dtype": args.dtype,
         "optimizer": args.optimizer,
         "threads": args.threads,
         "steps": args.steps,
         "tokens_per_s": preset.batch_size * preset.block_size / step_s,
         "step_ms": 1e3 * step_s,
+        "update_ms": 1e3 * timed.update_s,
         "peak_rss_mb": peak_rss_mb(),
-        "loss": loss,
+        "peak_device_bytes": peak_device_bytes(args.device),
+        "loss": timed.loss,
     }
     print(json.dumps(result))
 

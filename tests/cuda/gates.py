@@ -26,7 +26,7 @@ CEILINGS = [
     (r"attention_", 255),
     (r"norm_backward_rows", 250),
     (r"norm_rows", 104),
-    (r"cross_entropy_shared", 64),
+    (r"cross_entropy_row", 64),
     (r"elementwise", 56),
     (r"", 80),
 ]

@@ -1,4 +1,4 @@
-// tests/cuda/hopper_test.cpp - what runs on Hopper only: first each instruction, then the kernels.
+// tests/cuda/hopper_test.cu - what runs on Hopper only: first each instruction, then the kernels.
 //
 // On a GPU this is also the conformance test of the emulation: the same kernels, the same numbers.
 #include "tensor/cuda/hopper.h"
@@ -235,6 +235,13 @@ void check_symmetric(const Case& c, bool with_plus, bool with_factors) {
   CHECK(symmetric);
 }
 
+void gradient(const cuda::Heads& at, const Tensor& qkv, const Tensor& y, const Tensor& lse,
+              const Tensor& dy, Into dqkv) {
+  Tensor statistics = cuda::row_statistics_of(at, y, dy, lse);
+  cuda::hopper_attention_backward(
+      at, qkv, dy, static_cast<const cuda::RowStatistics*>(statistics.raw()), dqkv);
+}
+
 }  // namespace
 
 TEST_CASE("a tile lies swizzled in shared memory, with zeros where the matrix has ended") {
@@ -355,9 +362,9 @@ TEST_CASE("attention of every length, and its gradient") {
       if (accumulate) dqkv_gpu = on_gpu(dqkv);
       cpu().attention(heads, qkv, y, lse);
       cpu().attention_backward(heads, qkv, y, lse, dy, {dqkv, accumulate});
-      REQUIRE(cuda::hopper_attention(heads, qkv_gpu, y_gpu, lse_gpu));
-      REQUIRE(cuda::hopper_attention_backward(heads, qkv_gpu, on_gpu(y), lse_gpu, on_gpu(dy),
-                                              {dqkv_gpu, accumulate}));
+      cuda::Heads at{int(time), int(heads), int(size)};
+      cuda::hopper_attention(at, qkv_gpu, y_gpu, lse_gpu);
+      gradient(at, qkv_gpu, on_gpu(y), lse_gpu, on_gpu(dy), {dqkv_gpu, accumulate});
       CHECK(relative_error(y_gpu, y) < 1e-2);
       CHECK(relative_error(lse_gpu, lse) < 1e-5);
       CHECK(relative_error(dqkv_gpu, dqkv) < 1e-2);
@@ -373,13 +380,14 @@ TEST_CASE("attention repeats to the bit, and so does its gradient") {
     Tensor qkv = on_gpu(random({1, 400, 3 * size}, DType::bf16, 1));
     Tensor dy = on_gpu(random({1, 400, size}, DType::bf16, 2));
     Tensor y = poisoned(dy.shape(), DType::bf16), lse = poisoned({1, 1, 400}, DType::f32);
+    cuda::Heads at{400, 1, int(size)};
     check_repeatable([&] {
-      CHECK(cuda::hopper_attention(1, qkv, y, lse));
+      cuda::hopper_attention(at, qkv, y, lse);
       return y;
     });
     check_repeatable([&] {
       Tensor dqkv = poisoned(qkv.shape(), DType::bf16);
-      CHECK(cuda::hopper_attention_backward(1, qkv, y, lse, dy, {dqkv}));
+      gradient(at, qkv, y, lse, dy, {dqkv});
       return dqkv;
     });
   }
@@ -397,6 +405,11 @@ TEST_CASE("what Hopper's kernels cannot do, they leave alone") {
   Tensor a({1, 64, 64}, DType::bf16, Device::cuda), c({1, 64, 64}, DType::bf16, Device::cuda);
   CHECK_FALSE(cuda::symmetric_product(a, false, 1, {}, 1, c));  // no Hopper
 #endif
+}
+
+TEST_CASE("Hopper's attention agrees with the general one, or is not used") {
+  Hopper hopper;
+  for (int size : {64, 128}) CHECK(cuda::hopper_attention_trusted(size) == hopper.here);
 }
 
 TEST_CASE("a Hopper kernel that is wrong is never used") {

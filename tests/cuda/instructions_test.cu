@@ -1,4 +1,4 @@
-// tests/cuda/instructions_test.cpp - every function of tensor/cuda/instructions.h, and the warp
+// tests/cuda/instructions_test.cu - every function of tensor/cuda/instructions.h, and the warp
 // functions, against the formulas of the PTX manual: on a GPU, and as tests/cuda_on_cpu/ emulates
 // them.
 #include "tensor/cuda/instructions.h"

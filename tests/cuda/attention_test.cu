@@ -1,4 +1,4 @@
-// tests/cuda/attention_test.cpp - attention on the GPU against the CPU engine in fp32, and the
+// tests/cuda/attention_test.cu - attention on the GPU against the CPU engine in fp32, and the
 // index arithmetic of its tiles.
 #include <array>
 #include <string>
@@ -86,8 +86,8 @@ static_assert(results_are_operands());
 template <int D>
 constexpr bool fits() {
   constexpr int kMost = 99 * 1024;
-  return cuda::ForwardPlan<D>::kShared <= kMost && cuda::KeysPlan<D>::kShared <= kMost &&
-         cuda::QueriesPlan<D>::kShared <= kMost;
+  return cuda::ForwardPlan<D>::kShared <= kMost && cuda::BackwardPlan<D, true>::kShared <= kMost &&
+         cuda::BackwardPlan<D, false>::kShared <= kMost;
 }
 static_assert(fits<32>() && fits<64>() && fits<96>() && fits<128>());
 
@@ -125,10 +125,14 @@ void check_cover(int time, int queries, int keys, bool blocks_of_keys) {
 TEST_CASE("attention: every visible pair is in one tile") {
   for (int time : {1, 7, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200, 256, 300}) {
     CAPTURE(time);
-    check_cover(time, cuda::ForwardPlan<64>::kQueries, cuda::ForwardPlan<64>::kKeys, false);
-    check_cover(time, cuda::QueriesPlan<128>::kQueries, cuda::QueriesPlan<128>::kKeys, false);
-    check_cover(time, cuda::KeysPlan<64>::kQueries, cuda::KeysPlan<64>::kKeys, true);
-    check_cover(time, cuda::KeysPlan<128>::kQueries, cuda::KeysPlan<128>::kKeys, true);
+    using Forward = cuda::ForwardPlan<64>;
+    using Queries = cuda::BackwardPlan<128, false>;
+    using Keys = cuda::BackwardPlan<64, true>;
+    using LargeKeys = cuda::BackwardPlan<128, true>;
+    check_cover(time, Forward::kQueries, Forward::kKeys, false);
+    check_cover(time, Queries::kOwn, Queries::kOthers, false);
+    check_cover(time, Keys::kOthers, Keys::kOwn, true);
+    check_cover(time, LargeKeys::kOthers, LargeKeys::kOwn, true);
   }
 }
 
