@@ -103,8 +103,7 @@ void Update::step_slices(size_t i, bool clipped) {
   Tensor scratch({threads, clipped ? 2 : 1, slice}, bank.value.dtype(), device);
   Rate rate = rate_of(*assigned_[i]);
   auto flat = [&](const Tensor& x) { return x.view({n}); };
-#pragma omp parallel for schedule(static) num_threads(int(threads))
-  for (int64_t s = 0; s < slices; s++) {
+  auto update_slice = [&](int64_t s) {
     int64_t begin = s * slice, end = std::min(n, begin + slice), thread = omp_get_thread_num();
     Tensor buffers = scratch.slice(thread, thread + 1).view({scratch.shape()[1] * slice});
     Tensor direction = buffers.slice(0, end - begin);
@@ -120,7 +119,10 @@ void Update::step_slices(size_t i, bool clipped) {
     for (auto& [name, tensor] : states_[i]) state[name] = flat(tensor).slice(begin, end);
     assigned_[i]->use.optimizer->direction(bank, gradient, state, step_, direction);
     e.descend(rate.lr, rate.decay, direction, value, shadow);
-  }
+  };
+  if (slices == 1) return update_slice(0);  // its kernels use all threads themselves
+#pragma omp parallel for schedule(static)
+  for (int64_t s = 0; s < slices; s++) update_slice(s);
 }
 
 std::vector<Update::NamedState> Update::named_state() const {

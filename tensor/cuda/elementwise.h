@@ -20,8 +20,6 @@ struct In {
   __device__ void load(float (&v)[N], const Place& p) const {
     x.load(v, p);
   }
-  template <int N>
-  __device__ void store(const float (&)[N], const Place&) const {}
 };
 template <class T>
 In<T> in(const Tensor& x, Extent e) {
@@ -49,7 +47,7 @@ Out<T> out(const Tensor& y, Extent e, bool adds = false) {
   return {rows_of<T>(y, e), adds};
 }
 
-// A number that is computed for every row. T: f(row) as a float.
+// One number for all of a row: f(row).
 template <class F>
 struct Each {
   static constexpr int kBytes = 0;
@@ -60,8 +58,6 @@ struct Each {
     float number = f(p.row);
     for (float& x : v) x = number;
   }
-  template <int N>
-  __device__ void store(const float (&)[N], const Place&) const {}
 };
 
 // Rows over and over, or one number for all. May be no tensor: zeros.
@@ -89,7 +85,10 @@ __global__ void __launch_bounds__(256) elementwise(F f, Extent e, bool wide, X..
       float v[sizeof...(X)][N];
       (x.load(v[I], p), ...);
       for (int i = 0; i < N; i++) f(v[I][i]...);
-      (x.store(v[I], p), ...);
+      auto store = [&](const auto& operand, const float(&numbers)[N]) {
+        if constexpr (requires { operand.store(numbers, p); }) operand.store(numbers, p);
+      };
+      (store(x, v[I]), ...);
     }
   };
   work(std::index_sequence_for<X...>{});

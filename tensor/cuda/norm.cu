@@ -3,6 +3,7 @@
 // Where a row fits into the registers of a warp, it is read once: forward adds the residual on the
 // way, backward makes dx and the row's share of dgain and dbias. Any other row is worked on by a
 // block from global memory.
+#include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/reduce.h"
 #include "tensor/cuda/team.h"
@@ -16,48 +17,45 @@ constexpr int kWarps = 8;  // of a block, a row each
 // and dbias have the same bits everywhere.
 constexpr int64_t kBackwardBlocks = 264;
 
+// What both directions know. A block's work on a row that no warp can hold is in operator().
 template <class T>
-struct Forward {
+struct Normed {
   bool centred;
   int64_t rows, cols;
-  Rows<T> x, residual;
-  const float *gain, *bias;
-  Rows<T> sum, y;
+  Rows<T> x;
+  const float* gain;
   float* statistics;
+  bool wide;  // are there 16-byte pieces in all rows?
+};
+
+template <class T>
+struct Forward : Normed<T> {
+  Rows<T> residual, sum, y;
+  const float* bias;
 
   __device__ void operator()(const BlockTeam& team, int64_t r) const {
-    const T* in = x.row(r);
+    T *in = this->x.row(r), *out = y.row(r);
+    float* stats = this->statistics + 2 * r;
     if (residual.data) {
-      const T* other = residual.row(r);
-      T* total = sum.row(r);
-      team.each(cols, [=](int64_t i) { total[i] = T(float(in[i]) + float(other[i])); });
-      in = total;
+      T *a = in, *b = residual.row(r);
+      in = sum.row(r);
+      team.each(this->cols, [=](int64_t i) { in[i] = T(float(a[i]) + float(b[i])); });
     }
-    float* stats = statistics + 2 * r;
-    if (centred) {
-      LayerNorm::forward(team, cols, in, gain, bias, y.row(r), stats);
-    } else {
-      RmsNorm::forward(team, cols, in, gain, bias, y.row(r), stats);
-    }
+    this->centred ? LayerNorm::forward(team, this->cols, in, this->gain, bias, out, stats)
+                  : RmsNorm::forward(team, this->cols, in, this->gain, bias, out, stats);
   }
 };
 
 template <class T>
-struct Backward {
-  bool centred;
-  int64_t rows, cols;
-  Rows<T> x;
-  const float *gain, *statistics;
+struct Backward : Normed<T> {
   Rows<T> dy, dx;
   bool accumulate;
 
   __device__ void operator()(const BlockTeam& team, int64_t r) const {
-    const float* stats = statistics + 2 * r;
-    if (centred) {
-      LayerNorm::backward(team, cols, x.row(r), gain, stats, dy.row(r), dx.row(r), accumulate);
-    } else {
-      RmsNorm::backward(team, cols, x.row(r), gain, stats, dy.row(r), dx.row(r), accumulate);
-    }
+    T *x = this->x.row(r), *d = dy.row(r), *to = dx.row(r);
+    float* stats = this->statistics + 2 * r;
+    this->centred ? LayerNorm::backward(team, this->cols, x, this->gain, stats, d, to, accumulate)
+                  : RmsNorm::backward(team, this->cols, x, this->gain, stats, d, to, accumulate);
   }
 };
 
@@ -94,20 +92,19 @@ __global__ void __launch_bounds__(32 * kWarps) norm_rows(Forward<T> f) {
       x[k].to(sum + at);
     });
   }
-  float mean = 0, square = 0, n = float(f.cols);
-  if (f.centred) {
+  auto each_value = [&](const auto& work) {
     each_piece<kVectors, N>(f.cols, [&](int k, int) {
       float v[N];
       x[k].unpack(v);
-      for (int i = 0; i < N; i++) mean += v[i];
+      for (float value : v) work(value);
     });
+  };
+  float mean = 0, square = 0, n = float(f.cols);
+  if (f.centred) {
+    each_value([&](float v) { mean += v; });
     mean = over_lanes(mean, Add2{}) / n;
   }
-  each_piece<kVectors, N>(f.cols, [&](int k, int) {
-    float v[N];
-    x[k].unpack(v);
-    for (int i = 0; i < N; i++) square += (v[i] - mean) * (v[i] - mean);
-  });
+  each_value([&](float v) { square += (v - mean) * (v - mean); });
   float rstd = 1 / sqrtf(over_lanes(square, Add2{}) / n + float(LayerNorm::kEps));
   T* to = f.y.row(row);
   each_piece<kVectors, N>(f.cols, [&](int k, int at) {
@@ -218,46 +215,44 @@ using namespace cuda;
 
 namespace {
 
-// Calls f with how many of a row's vectors a lane takes, as a constant; false for longer rows.
-template <class F>
-bool with_vectors(int64_t vectors, const F& f) {
+// Calls f with how many of a row's vectors a lane takes, as a constant; false for other rows.
+template <class T, class F>
+bool in_registers(const Normed<T>& x, const F& f) {
+  int64_t vectors = x.cols / kNeighbours<T>;
   auto any = [&](auto... n) { return ((vectors <= 32 * n.value && (f(n), true)) || ...); };
   using std::integral_constant;
-  return any(integral_constant<int, 1>{}, integral_constant<int, 2>{}, integral_constant<int, 3>{},
+  return x.wide &&
+         any(integral_constant<int, 1>{}, integral_constant<int, 2>{}, integral_constant<int, 3>{},
              integral_constant<int, 4>{}, integral_constant<int, 6>{}, integral_constant<int, 8>{});
 }
 
-const float* data_or_null(const Tensor& x) { return x ? x.data<float>() : nullptr; }
+template <class T, class... R>
+Normed<T> normed(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
+                 const R&... others) {
+  constexpr int N = kNeighbours<T>;
+  Rows<T> rows = rows_of<T>(x);
+  Rows<float> weights = rows_of<float>(gain);
+  bool wide = x.cols() % N == 0 && rows.wide(N) && weights.wide(N) && (others.wide(N) && ...);
+  return {kind == Norm::layer,      x.rows(), x.cols(), rows, weights.data,
+          statistics.data<float>(), wide};
+}
 
 }  // namespace
 
 void CudaEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
                       const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const {
   Doing doing("norm", {&x, &residual, &gain, &bias, &y});
-  check_same("norm", x, y);
-  if (residual) check_same("norm", x, residual), check_same("norm", x, sum);
-  check(!gain || gain.numel() == x.cols(),
-        [&] { return "norm: rows of " + text(x) + ", gain " + text(gain); });
-  int64_t rows = x.rows(), cols = x.cols();
+  check_norm(x, residual, gain, sum, y);
   dispatch_single(x.dtype(), "norm", [&](auto type) {
     using T = decltype(type);
-    constexpr int N = kNeighbours<T>;
-    Forward<T> f{kind == Norm::layer,
-                 rows,
-                 cols,
-                 rows_of<T>(x),
-                 rows_of<T>(residual),
-                 data_or_null(gain),
-                 data_or_null(bias),
-                 rows_of<T>(sum),
-                 rows_of<T>(y),
-                 statistics.data<float>()};
-    auto in_registers = [&](auto vectors) {
-      launch(norm_rows<T, vectors.value>, unsigned(ceil_div(rows, kWarps)), 32 * kWarps, 0, f);
-    };
-    bool fits = cols % N == 0 && wide(N, {rows, cols}, {&x, &residual, &sum, &y}) &&
-                wide(N, {1, cols}, {&gain, &bias});
-    if (!fits || !with_vectors(cols / N, in_registers)) launch_rows(f, rows, cols);
+    Rows<T> other = rows_of<T>(residual), total = rows_of<T>(sum), out = rows_of<T>(y);
+    Rows<float> added = rows_of<float>(bias);
+    Forward<T> f{normed<T>(kind, x, gain, statistics, other, total, out, added), other, total, out,
+                 added.data};
+    bool done = in_registers(f, [&](auto vectors) {
+      launch(norm_rows<T, vectors.value>, unsigned(ceil_div(f.rows, kWarps)), 32 * kWarps, 0, f);
+    });
+    if (!done) launch_rows(f, f.rows, f.cols);
   });
 }
 
@@ -267,41 +262,31 @@ void CudaEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
   Doing doing("norm backward", {&x, &gain, &dy, &dx.tensor, &dgain.tensor, &dbias.tensor});
   check_same("norm backward", x, dy);
   if (dx.tensor) check_same("norm backward", x, dx.tensor);
-  int64_t rows = x.rows(), cols = x.cols();
-  bool sums = dgain.tensor || dbias.tensor;
+  Tensor partial;  // of dgain and dbias
+  auto make_partial = [&](int64_t pieces) -> float* {
+    if (!dgain.tensor && !dbias.tensor) return nullptr;
+    partial = Tensor({2, pieces, x.cols()}, DType::f32, Device::cuda);
+    return partial.data<float>();
+  };
   dispatch_single(x.dtype(), "norm", [&](auto type) {
     using T = decltype(type);
-    constexpr int N = kNeighbours<T>;
-    Backward<T> f{kind == Norm::layer,
-                  rows,
-                  cols,
-                  rows_of<T>(x),
-                  data_or_null(gain),
-                  statistics.data<float>(),
-                  rows_of<T>(dy),
-                  rows_of<T>(dx.tensor),
-                  dx.tensor && dx.accumulate};
-    Tensor partial;
-    auto in_registers = [&](auto vectors) {
-      int64_t blocks = std::min(kBackwardBlocks, ceil_div(rows, kWarps));
-      if (sums) partial = Tensor({2, blocks, cols}, DType::f32, Device::cuda);
+    Rows<T> d = rows_of<T>(dy), to = rows_of<T>(dx.tensor);
+    Backward<T> f{normed<T>(kind, x, gain, statistics, d, to), d, to, dx.tensor && dx.accumulate};
+    bool done = in_registers(f, [&](auto vectors) {
+      int64_t blocks = std::min(kBackwardBlocks, ceil_div(f.rows, kWarps));
       launch(norm_backward_rows<T, vectors.value>, unsigned(blocks), 32 * kWarps,
-             size_t(2 * cols * int64_t(sizeof(float))), f, sums ? partial.data<float>() : nullptr);
-    };
-    bool fits = cols % N == 0 && wide(N, {rows, cols}, {&x, &dy, &dx.tensor}) &&
-                wide(N, {1, cols}, {&gain});
-    if (!fits || !with_vectors(cols / N, in_registers)) {
-      if (dx.tensor) launch_rows(f, rows, cols);
-      int64_t grain = std::max<int64_t>(64, ceil_div(rows, kBackwardBlocks));
-      int64_t pieces = ceil_div(rows, grain);
-      if (sums) {
-        partial = Tensor({2, pieces, cols}, DType::f32, Device::cuda);
-        launch(norm_columns<T>, dim3{unsigned(ceil_div(cols, 256)), unsigned(pieces)}, 256, 0, f,
-               grain, partial.data<float>());
-      }
+             size_t(2 * f.cols) * sizeof(float), f, make_partial(blocks));
+    });
+    if (done) return;
+    if (dx.tensor) launch_rows(f, f.rows, f.cols);
+    int64_t grain = std::max<int64_t>(64, ceil_div(f.rows, kBackwardBlocks));
+    int64_t pieces = ceil_div(f.rows, grain);
+    if (float* sums = make_partial(pieces)) {
+      launch(norm_columns<T>, dim3{unsigned(ceil_div(f.cols, 256)), unsigned(pieces)}, 256, 0, f,
+             grain, sums);
     }
-    if (sums) add_pieces(partial, dgain, dbias);
   });
+  if (partial) add_pieces(partial, dgain, dbias);
 }
 
 }  // namespace murmur

@@ -104,15 +104,4 @@ Rows<T> rows_of(const Tensor& x) {
   return rows_of<T>(x, x ? Extent{x.rows(), x.cols()} : Extent{});
 }
 
-// May a kernel read and write all these tensors' rows N elements at a time?
-inline bool wide(int n, Extent e, std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* x : tensors) {
-    if (!*x) continue;
-    int64_t bytes = std::min<int64_t>(16, n * int64_t(size_of(x->dtype())));
-    if (reinterpret_cast<uintptr_t>(x->raw()) % uint64_t(bytes)) return false;
-    if (e.rows > 1 && (x->contiguous() ? e.cols : x->row_stride()) % n) return false;
-  }
-  return true;
-}
-
 }  // namespace murmur::cuda

@@ -238,8 +238,8 @@ void check_symmetric(const Case& c, bool with_plus, bool with_factors) {
 void gradient(const cuda::Heads& at, const Tensor& qkv, const Tensor& y, const Tensor& lse,
               const Tensor& dy, Into dqkv) {
   Tensor statistics = cuda::row_statistics_of(at, y, dy, lse);
-  cuda::hopper_attention_backward(
-      at, qkv, dy, static_cast<const cuda::RowStatistics*>(statistics.raw()), dqkv);
+  auto* data = static_cast<const cuda::RowStatistics*>(statistics.raw());
+  cuda::hopper_attention_backward(at, qkv, dy, data, dqkv);
 }
 
 }  // namespace

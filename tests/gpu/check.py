@@ -12,6 +12,7 @@ was stopped; 77: there is no GPU.
 """
 
 import argparse
+import hashlib
 import os
 import re
 import shlex
@@ -302,6 +303,10 @@ def run_steps(check: Check, only: list | None) -> None:
             run_step(check, name, function, limit, least)
         except KeyboardInterrupt:
             stopped = True
+    plans = check.work / "plans.txt"
+    if plans.exists():
+        digest = hashlib.sha256(plans.read_bytes()).hexdigest()
+        check.record.data["machine"]["product_plans_sha256"] = digest
     check.record.save()
 
 
