@@ -22,6 +22,12 @@ class Muon final : public Optimizer {
         {"momentum", &momentum_, "mu", 0, 1},
         {"nesterov", &nesterov_, "look ahead by one step"},
         {"ns_steps", &ns_steps_, "Newton-Schulz iterations", 1, 50},
+        {"ns_form",
+         &ns_form_,
+         "gram: fewer operations from 2:1 on, larger errors",
+         0,
+         0,
+         {"standard", "gram"}},
         {"ns_dtype", &ns_dtype_, "what Newton-Schulz computes in", 0, 0, {"auto", "fp32", "bf16"}},
         {"scale", &scale_, "step length by shape", 0, 0, scales}};
   }
@@ -36,8 +42,9 @@ class Muon final : public Optimizer {
     engine(m.device())
         .momentum(gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
                   nesterov_ ? 1 - momentum_ : 0);
-    newton_schulz(u, {int(ns_steps_), ns_form_ == "gram"},
-                  shape_scale(scale_, bank.rows, bank.cols), d);
+    bool gram =
+        ns_form_ == "gram" && std::max(bank.rows, bank.cols) >= 2 * std::min(bank.rows, bank.cols);
+    newton_schulz(u, {int(ns_steps_), gram}, shape_scale(scale_, bank.rows, bank.cols), d);
   }
 
  private:

@@ -1,6 +1,6 @@
 """Gates on what the CUDA compiler reports: python3 tests/cuda/gates.py BUILD_LOG
 
-BUILD_LOG is the output of a clean build of the `cuda` preset (ptxas -v speaks there). A kernel
+BUILD_LOG is the output of a clean build of `murmur` in the `cuda` preset (ptxas -v speaks there). A kernel
 fails when it spills, keeps a stack frame, or takes more registers than its ceiling; the build fails
 when ptxas serialises wgmma or ignores setmaxnreg, when anything is warned about, when an
 architecture is missing, or when the matrix instructions that a file is written for are not in its
