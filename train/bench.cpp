@@ -95,7 +95,7 @@ std::string bench_step(const Config& config, int64_t steps) {
   result["batch_size"] = config.batch_size;
   result["block_size"] = config.block_size;
   result["device"] = config.device;
-  result["dtype"] = config.dtype;
+  result["dtype"] = name_of(activation_type(config));
   result["optimizer"] = config.optimizer;
   result["threads"] = omp_get_max_threads();
   result["revision"] = revision();

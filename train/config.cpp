@@ -89,7 +89,12 @@ std::vector<Option> Config::options() {
       {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
       {"device", &device, "where tensors live", 0, 0, {"cpu", "cuda"}},
       {"cuda_graph", &cuda_graph, "launch a whole step at once (GPU); for small models"},
-      {"dtype", &dtype, "of activations; parameters are always fp32", 0, 0, {"fp32", "bf16"}},
+      {"dtype",
+       &dtype,
+       "of activations; parameters are always fp32; auto: bf16 on a GPU",
+       0,
+       0,
+       {"auto", "fp32", "bf16"}},
       {"nodes", &nodes, "nodes that train together", 1, 1},
       {"transport", &transport, "what carries messages between nodes", 0, 0,
        names_of(transport_list())},
@@ -203,6 +208,9 @@ Schedule make_schedule(const Config& c) {
 
 Device device_of(const Config& c) { return c.device == "cuda" ? Device::cuda : Device::cpu; }
 
-DType activation_type(const Config& c) { return c.dtype == "bf16" ? DType::bf16 : DType::f32; }
+DType activation_type(const Config& c) {
+  bool half = c.dtype == "bf16" || (c.dtype == "auto" && c.device == "cuda");
+  return half ? DType::bf16 : DType::f32;
+}
 
 }  // namespace murmur

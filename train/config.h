@@ -22,7 +22,7 @@ struct Config {
   std::string data = "data/kjv", out = "runs/default";
   // run
   int64_t steps = 1000, batch_size = 12, accumulation = 1, seed = 1337, threads = 0;
-  std::string device = "cpu", dtype = "fp32", strategy = "local", transport = "self";
+  std::string device = "cpu", dtype = "auto", strategy = "local", transport = "self";
   bool cuda_graph = false;
   int64_t nodes = 1, eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
   // update

@@ -129,7 +129,7 @@ void Trainer::print_header() const {
       "model   {}: {} layers, {} heads, width {}, block {}, vocabulary {}; {:.2f}M parameters, "
       "{}\n",
       config_.arch, c.n_layer, c.n_head, c.n_embd, c.block_size, c.vocab_size,
-      double(model_.parameters.count()) / 1e6, config_.dtype);
+      double(model_.parameters.count()) / 1e6, name_of(activation_type(config_)));
   fmt::print("data    {}: {} training tokens, {} for validation\n", config_.data,
              data_.tokens(Split::train), data_.tokens(Split::val));
   int64_t per_step = config_.batch_size * config_.block_size;

@@ -12,15 +12,6 @@ namespace cuda {
 constexpr int kThreads = 256;
 
 template <class T>
-__device__ T number(double value) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    return bf16(float(value));
-  } else {
-    return T(value);
-  }
-}
-
-template <class T>
 __global__ void fill_kernel(int64_t cols, int64_t stride, int64_t n, T value, T* x) {
   int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i < n) x[i / cols * stride + i % cols] = value;

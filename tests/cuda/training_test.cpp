@@ -48,7 +48,8 @@ Config config_of(const std::string& name, std::vector<Assignment> more) {
                                  {"eval_batches", "2"},
                                  {"checkpoint_every", "5"},
                                  {"warmup", "2"},
-                                 {"schedule", "constant"}};
+                                 {"schedule", "constant"},
+                                 {"dtype", "fp32"}};
   all.insert(all.end(), more.begin(), more.end());
   return make_config(all);
 }
