@@ -52,6 +52,8 @@ double time_of(const F& f) {
 }  // namespace
 
 std::string bench_step(const Config& config, int64_t steps) {
+  if (config.cuda_graph)
+    throw InputError("cuda_graph: bench times a step's parts, which a captured step does not have");
   if (config.threads > 0) omp_set_num_threads(int(config.threads));
   Device device = device_of(config);
   const Engine& e = engine(device);

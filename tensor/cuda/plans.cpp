@@ -1,4 +1,6 @@
 // tensor/cuda/plans.cpp - the table of plans and its file.
+#include "tensor/cuda/plans.h"
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -6,7 +8,6 @@
 #include <fstream>
 #include <sstream>
 
-#include "tensor/cuda/plans.h"
 #include "tensor/cuda/runtime.h"
 
 namespace murmur::cuda {
@@ -70,8 +71,8 @@ const Plan* Plans::find(const std::string& key) const {
   return found == plans_.end() ? nullptr : &found->second;
 }
 
-// Written beside the old file and renamed over it. A folder that cannot be written to is no error:
-// the next run measures again.
+// Written beside the old file and renamed over it; what could not be timed stays out. A folder that
+// cannot be written to is no error: the next run measures again.
 void Plans::keep(const std::string& key, const Plan& plan) {
   plans_[key] = plan;
   if (path_.empty()) return;
@@ -80,7 +81,9 @@ void Plans::keep(const std::string& key, const Plan& plan) {
   std::string next = path_ + ".new";
   {
     std::ofstream file(next);
-    for (const auto& [k, p] : plans_) file << line_of(k, p) << '\n';
+    for (const auto& [k, p] : plans_) {
+      if (p.ms > 0) file << line_of(k, p) << '\n';
+    }
     if (!file) return;
   }
   std::filesystem::rename(next, path_, ignored);

@@ -175,6 +175,10 @@ TEST_CASE("a table of plans survives its file; a line that is damaged is measure
     CHECK(plans.find("1,2") == nullptr);
     plans.keep("1,2", plan);
     plans.keep("3,4", plan);
+    cuda::Plan untimed = plan;
+    untimed.ms = 0;
+    plans.keep("7,8", untimed);
+    CHECK(plans.find("7,8"));  // for this run, but not for later ones
   }
   std::ofstream(path, std::ios::app) << "5,6 0.5 12,34\n";
   cuda::Plans plans(path.string());
