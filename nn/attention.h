@@ -12,12 +12,14 @@ class Attention {
   Attention(Parameters& parameters, const std::string& name, int64_t width, int64_t heads,
             bool bias, double deviation, double out_deviation)
       : heads_(heads),
-        qkv_(parameters, name + ".c_attn", width, 3 * width, bias, deviation),
+        qkv_(parameters, name + ".c_attn", width, 3 * width, bias, deviation, heads),
         out_(parameters, name + ".c_proj", width, width, bias, out_deviation) {}
 
   Var operator()(const Var& x, const Tensor& angles) const {
     Var qkv = qkv_(x);  // (B, T, 3C)
     if (angles) qkv = rope(qk_norm(qkv, heads_), angles, heads_);
+    if (Tensor largest = qkv_.largest_scores())
+      engine(largest.device()).largest_scores(heads_, qkv.value(), largest);
     return out_(attention(qkv, heads_));  // (B, T, C)
   }
 

@@ -2,20 +2,20 @@
 #include "nn/parameter.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace murmur {
 namespace {
 
 constexpr int64_t kAlignment = 128;  // elements: every bank starts on 256 bytes, in bf16 too
 
-// FNV-1a: the random stream of a parameter depends on its name only, not on its neighbours.
+}  // namespace
+
 uint64_t stream_of(const std::string& name) {
   uint64_t h = 0xcbf29ce484222325u;
   for (unsigned char c : name) h = (h ^ c) * 0x100000001b3u;
   return h;
 }
-
-}  // namespace
 
 const char* name_of(Role role) {
   switch (role) {
@@ -39,8 +39,16 @@ Parameter& Parameters::add(std::string name, Shape shape, Role role, double devi
   check(shape.rank() == (role == Role::vector ? 1 : 2), [&] {
     return "parameters: '" + name + "' is a " + name_of(role) + " of shape " + text(shape);
   });
-  parameters_.push_back(
-      {std::move(name), shape, role, mean, deviation, rounded || role != Role::vector, 0, {}});
+  parameters_.push_back({std::move(name),
+                         shape,
+                         role,
+                         mean,
+                         deviation,
+                         rounded || role != Role::vector,
+                         0,
+                         0,
+                         {},
+                         {}});
   return parameters_.back();
 }
 
@@ -50,7 +58,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device) {
   std::vector<Parameter*> order;
   for (Parameter& p : parameters_) order.push_back(&p);
   auto key = [](const Parameter* p) {
-    return std::tuple(p->role, p->shape.rows(), p->shape.cols());
+    return std::tuple(p->role, p->shape.rows(), p->shape.cols(), p->qkv_heads);
   };
   std::stable_sort(order.begin(), order.end(), [&](auto* a, auto* b) { return key(a) < key(b); });
 
@@ -91,9 +99,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device) {
     } else {
       engine(device).random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
     }
-    Tensor used = shadow_ && p.rounded
-                      ? shadow_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape)
-                      : value;
+    Tensor used = shadow_ && p.rounded ? shadow(p) : value;
     p.var = Var::leaf(used, gradient(p));
   }
   refresh_shadow();
@@ -113,7 +119,22 @@ int64_t Parameters::count() const {
 }
 
 void Parameters::begin_gradients() {
-  for (Parameter& p : parameters_) p.var.reset_gradient();
+  for (Parameter& p : parameters_) {
+    p.var.reset_gradient();
+    if (p.largest_scores) engine(p.largest_scores.device()).fill(p.largest_scores, -INFINITY);
+  }
+}
+
+void Parameters::watch_scores() {
+  Tensor of_weight;  // a bias is declared right after its weight
+  for (Parameter& p : parameters_) {
+    if (!p.qkv_heads) continue;
+    if (p.role == Role::matrix) {
+      of_weight = Tensor({p.qkv_heads}, values_.dtype(), values_.device());
+      engine(values_.device()).fill(of_weight, -INFINITY);
+    }
+    p.largest_scores = of_weight;
+  }
 }
 
 void Parameters::end_gradients() {

@@ -19,14 +19,19 @@ enum class Role : uint8_t { matrix, embedding, head, vector };
 constexpr Role kRoles[] = {Role::matrix, Role::embedding, Role::head, Role::vector};
 const char* name_of(Role role);
 
+// The random stream of what has this name, and of nothing else: its FNV-1a hash.
+uint64_t stream_of(const std::string& name);
+
 struct Parameter {
   std::string name;  // "h.3.attn.c_attn.weight"
   Shape shape;       // matrices are (out, in)
   Role role;
   double mean, deviation;  // of the normal distribution it starts from
   bool rounded;            // in bf16 runs the model computes with its bf16 shadow
+  int64_t qkv_heads = 0;   // above 0: rows are queries, keys and values of so many heads, in order
   int64_t offset = 0;      // of its first element in the flat buffer
   Var var;                 // what the model computes with; its gradient gathers in the flat buffer
+  Tensor largest_scores;   // (heads), when watched: of the passes since begin_gradients()
 };
 
 // Parameters of one role and shape. Vectors are matrices of one row.
@@ -58,18 +63,20 @@ class Parameters {
 
   Tensor& values() { return values_; }
   Tensor& gradients() { return gradients_; }
-  Tensor value(const Parameter& p) const {
-    return values_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape);
-  }
-  Tensor gradient(const Parameter& p) const {
-    return gradients_.slice(p.offset, p.offset + p.shape.numel()).view(p.shape);
-  }
+  Tensor value(const Parameter& p) const { return view_of(values_, p); }
+  Tensor gradient(const Parameter& p) const { return view_of(gradients_, p); }
+  Tensor shadow(const Parameter& p) const { return shadow_ ? view_of(shadow_, p) : Tensor(); }
 
   void begin_gradients();  // the next contribution to each gradient writes instead of adding
   void end_gradients();    // zeroes the gradients of parameters nothing reached
   void refresh_shadow();   // bf16 <- fp32, after values changed
+  void watch_scores();     // attention is to measure its largest scores from now on
 
  private:
+  static Tensor view_of(const Tensor& flat, const Parameter& p) {
+    return flat.slice(p.offset, p.offset + p.shape.numel()).view(p.shape);
+  }
+
   std::deque<Parameter> parameters_;
   std::vector<Bank> banks_;
   Tensor values_, gradients_, shadow_;

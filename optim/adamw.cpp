@@ -25,9 +25,9 @@ class AdamW final : public Optimizer {
     Shape shape{bank.count, bank.rows, bank.cols};
     return {{"m", shape}, {"v", shape}};
   }
-  void direction(const Bank&, const Tensor& gradient, State& state, const Tensor& step,
-                 Tensor& d) const override {
-    engine(gradient.device()).adam(gradient, state["m"], state["v"], d, beta1_, beta2_, eps_, step);
+  void direction(const Question& q, Tensor& d) const override {
+    engine(d.device())
+        .adam(q.gradient, q.state["m"], q.state["v"], d, beta1_, beta2_, eps_, q.number);
   }
 
  private:

@@ -19,8 +19,23 @@ namespace murmur {
 using State = std::map<std::string, Tensor>;
 
 struct StateShape {
-  std::string name;  // "momentum"
-  Shape shape;       // (K, ...)
+  std::string name;      // "momentum"
+  Shape shape;           // (K, ...)
+  double deviation = 0;  // of the normal distribution it starts from; 0: it starts as zeros
+};
+
+// Which direction? About one bank or, for an elementwise optimizer, about a slice of it: gradient,
+// value and state then are that slice's.
+struct Question {
+  const Bank& bank;  // K matrices of m x n; of the whole bank even where a slice is asked about
+  const Tensor gradient;  // (K, m, n), clipped; the type of the parameters
+  const Tensor value;     // W before the step
+  State& state;
+  const Tensor number;  // of the step, from 1: (1) fp64, a tensor so that a captured step can be
+                        // replayed (tensor/engine.h)
+  // Most optimizers have no use for these:
+  const Factor rate;   // the learning rate of this step
+  const double decay;  // the weight decay of this bank
 };
 
 class Optimizer {
@@ -34,19 +49,32 @@ class Optimizer {
   virtual bool elementwise() const { return false; }
   // True when it only knows what to do with matrices; the other roles then go to the auxiliary one.
   virtual bool matrices_only() const { return false; }
-  // Zero-initialised tensors it wants to keep per bank.
+  // Tensors it wants to keep per bank, in the type of the parameters.
   virtual std::vector<StateShape> state(const Bank& bank) const = 0;
-  // Writes the direction d of W <- (1 - lr decay) W - lr d. All three have the bank's shape, or,
-  // for an elementwise optimizer, the shape of a slice. step: (1) fp64 beside them, counts from 1;
-  // it is a tensor so that a captured step can be replayed (tensor/engine.h).
-  virtual void direction(const Bank& bank, const Tensor& gradient, State& state, const Tensor& step,
-                         Tensor& direction) const = 0;
+  // Writes the direction d, (K, m, n), of W <- (1 - lr decay) W - lr d.
+  virtual void direction(const Question& q, Tensor& d) const = 0;
+
+  // True when q.decay is in its direction already: then nobody else decays.
+  virtual bool decays_itself() const { return false; }
+  // Where the weights to evaluate, sample from and publish are not the ones that train: true, and
+  // evaluation_value() turns W, given in `value`, into them.
+  virtual bool averages() const { return false; }
+  virtual void evaluation_value(const State&, Tensor& /*value*/) const {}
+  // False when it looks at a number on the host, so that a captured step would not see it change.
+  virtual bool replayable() const { return true; }
+  // Queries and keys shrink where an attention score exceeds this (optim/qk_clip.h); 0: never.
+  virtual double largest_score() const { return 0; }
 
   double learning_rate = 1e-3;  // the default; a subclass sets its own
   double weight_decay = 0;
+  bool cautious_decay = false;  // decay only where the step does not shrink the weight already
 };
 
-// learning_rate ("lr"), weight_decay and then the optimizer's own.
+// learning_rate ("lr"), weight_decay, cautious_decay and then the optimizer's own.
 std::vector<Option> all_options(Optimizer& optimizer);
+// Sets what is given; settings that choose a form (Option::chosen) come first, so that the others
+// may depart from it. InputError names owner and setting.
+void configure(Optimizer& optimizer, const std::string& owner,
+               const std::map<std::string, std::string>& settings);
 
 }  // namespace murmur

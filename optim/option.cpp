@@ -63,6 +63,7 @@ void set_option(const std::vector<Option>& options, const std::string& prefix,
     if (option.name != name) continue;
     std::string wanted = assign(option, text);
     if (!wanted.empty()) throw InputError(prefix + name + ": '" + text + "' is not " + wanted);
+    if (option.chosen) option.chosen();
     return;
   }
   throw InputError(prefix + name + ": no such setting; did you mean '" + prefix +

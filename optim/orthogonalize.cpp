@@ -1,19 +1,20 @@
-// optim/orthogonalize.cpp - Newton-Schulz, batched over a bank.
+// optim/orthogonalize.cpp - polynomial steps towards the polar factor, batched over a bank.
 #include "optim/orthogonalize.h"
 
 #include <utility>
 
+#include "optim/orthogonalizers.h"
+#include "optim/svd.h"
 #include "tensor/engine.h"
 
 namespace murmur {
 namespace {
 
-constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
-
 // The matrices of a bank and what multiplies them, from whichever side is the smaller one.
 struct Side {
   const Engine& e;
   bool tall;
+  int64_t count, small;
   Tensor squared;  // f^2 of every matrix
 
   void gram(const Tensor& y, Tensor& g) const {  // A = f^2 Y Y^T
@@ -23,47 +24,88 @@ struct Side {
   void apply(const Tensor& p, const Tensor& y, double beta, Tensor& next) const {  // P Y + beta Y
     e.matmul(tall ? y : p, tall ? p : y, {next}, {.plus = y, .beta = beta});
   }
-  // x y + beta plus of symmetric matrices that commute: the result is symmetric again.
+  // alpha x y + beta plus of symmetric matrices that commute: the result is symmetric again.
   void commuting(const Tensor& x, const Tensor& y, double alpha, const Tensor& plus, double beta,
                  Tensor& to) const {
     e.matmul(x, y, {to}, {.alpha = alpha, .plus = plus, .beta = beta, .symmetric = true});
   }
+  void polynomial(const Quintic& p, const Tensor& a, Tensor& to) const {  // b A + c A A
+    p.c == 0 ? e.scale(p.b, a, {to}) : commuting(a, a, p.c, a, p.b, to);
+  }
+
+  // X <- diag(rows) X and X <- X diag(columns); both (count, length).
+  void scale_rows(const Tensor& by, Tensor& x) const {
+    Tensor rows = x.view({by.numel(), x.cols()});
+    e.scale({1, by.view({by.numel()})}, rows, {rows});
+  }
+  void scale_columns(const Tensor& by, Tensor& x) const {
+    for (int64_t k = 0; k < count; k++) {
+      Tensor one = x.slice(k, k + 1).view({x.shape()[1], x.shape()[2]});
+      e.zip(Binary::mul, one, by.slice(k, k + 1).view({x.shape()[2]}), one);
+    }
+  }
 };
 
-void steps_on_whole(const Side& side, int steps, Tensor& y, Tensor& next, Tensor& gram,
-                    Tensor& poly) {
+// Y <- diag(s) Y and A <- diag(s) A diag(s), s_i = (sum_j |A_ij|)^(-1/2) / safety.
+void precondition(const Side& side, double safety, Tensor& y, Tensor& gram, Tensor& scratch) {
+  const Engine& e = side.e;
+  DType exact = compute_type(y.dtype());
+  Shape shape{side.count, side.small};
+  Tensor s(shape, exact, y.device()), low(shape, exact, y.device());
+  Tensor rounded(shape, y.dtype(), y.device());
+  e.map(Unary::abs, gram, scratch);
+  Tensor sums = s.view({s.numel()});
+  e.sum(1, scratch.view({s.numel(), side.small}), sums);
+  e.fill(low, 1e-7);  // rows of zeros
+  e.zip(Binary::maximum, s, low, s);
+  e.map(Unary::sqrt, s, s);
+  e.map(Unary::reciprocal, s, s);
+  e.scale(1 / safety, s, {s});
+  e.copy(s, rounded);  // the same numbers everywhere, or A would not stay symmetric
+  e.copy(rounded, s);
+  side.scale_rows(s, gram);
+  side.scale_columns(rounded, gram);
+  side.tall ? side.scale_columns(rounded, y) : side.scale_rows(s, y);
+}
+
+void steps_on_whole(const Side& side, const Orthogonalizer& method, int steps, bool have_gram,
+                    Tensor& y, Tensor& next, Tensor& gram, Tensor& poly) {
   for (int step = 0; step < steps; step++) {
-    side.gram(y, gram);
-    side.commuting(gram, gram, c, gram, b, poly);
-    side.apply(poly, y, a, next);
+    if (step > 0 || !have_gram) side.gram(y, gram);
+    side.polynomial(method.polynomial(step), gram, poly);
+    side.apply(poly, y, method.polynomial(step).a, next);
     std::swap(y, next);
   }
 }
 
 // With Z = b R + c R R, a step takes X to (a I + Z) X and R to (a I + Z) R (a I + Z). The product Q
-// of these factors is kept as a^t I + P, so that no identity is ever written. Q is applied after
-// two steps and at the end, which starts R anew from X: that is what keeps it accurate.
-void steps_on_gram(const Side& side, int steps, Tensor& y, Tensor& next, Tensor& r, Tensor& z) {
+// of these factors is kept as a_1 .. a_t I + P, so that no identity is ever written. Q is applied
+// after two steps, then after every three, and at the end, which starts R anew from X: that is what
+// keeps it accurate.
+void steps_on_gram(const Side& side, const Orthogonalizer& method, int steps, bool have_gram,
+                   Tensor& y, Tensor& next, Tensor& r, Tensor& z) {
   auto like_r = [&] { return Tensor(r.shape(), r.dtype(), r.device()); };
   Tensor p = like_r(), q = like_r(), w = like_r();
-  double power = 1;  // a^t
-  for (int step = 0, since = 0; step < steps; step++) {
-    if (since == 0) side.gram(y, r);
-    side.commuting(r, r, c, r, b, z);
+  double power = 1;  // a_1 .. a_t
+  for (int step = 0, since = 0, most = 2; step < steps; step++) {
+    double a = method.polynomial(step).a;
+    if (since == 0 && (step > 0 || !have_gram)) side.gram(y, r);
+    side.polynomial(method.polynomial(step), r, z);
     if (since == 0) {
       side.e.copy(z, p);
-    } else {  // (a^t I + P)(a I + Z) = a^(t+1) I + a P + a^t Z + P Z
+    } else {  // (power I + P)(a I + Z) = power a I + a P + power Z + P Z
       side.commuting(p, z, 1, p, a, q);
       side.e.scale(power, z, {q, true});
       std::swap(p, q);
     }
     power *= a;
     since++;
-    if (step == 1 || step == steps - 1) {
+    if (since == most || step == steps - 1) {
       side.apply(p, y, power, next);
       std::swap(y, next);
       power = 1;
       since = 0;
+      most = 3;
     } else {
       side.commuting(r, z, 1, r, a, w);
       side.commuting(z, w, 1, w, a, r);
@@ -73,25 +115,61 @@ void steps_on_gram(const Side& side, int steps, Tensor& y, Tensor& next, Tensor&
 
 }  // namespace
 
-void newton_schulz(Tensor& bank, const NewtonSchulz& how, double scale, Tensor& result) {
-  check(bank.shape().rank() == 3,
-        [&] { return "newton_schulz: " + text(bank) + " is no bank (K, m, n)"; });
-  const Engine& e = engine(bank.device());
-  int64_t count = bank.shape()[0], small = std::min(bank.shape()[1], bank.shape()[2]);
-  auto make = [&](Shape shape) { return Tensor(shape, bank.dtype(), bank.device()); };
-  Tensor f({count}, DType::f32, bank.device()), squared({count}, DType::f32, bank.device());
-  e.normalizers(bank, how.eps, f, squared);
-  Side side{e, bank.shape()[1] > bank.shape()[2], squared};
-  Tensor y = bank, next = make(bank.shape()), gram = make({count, small, small}),
-         poly = make({count, small, small});
-  (how.gram ? steps_on_gram : steps_on_whole)(side, how.steps, y, next, gram, poly);
-  e.scale({scale, f}, y, {result});
+std::vector<Option> Orthogonalization::options() {
+  std::vector<std::string> methods;
+  for (const Orthogonalizer& one : orthogonalizer_list()) methods.push_back(one.name);
+  return {
+      {"orthogonalizer", &method, "see murmur list orthogonalizers", 0, 0, methods},
+      {"ns_steps", &steps, "of the orthogonalizer; 0: as many as it usually does", 0, 100},
+      {"ns_form",
+       &form,
+       "gram: fewer operations from 2:1 on, larger errors",
+       0,
+       0,
+       {"standard", "gram"}},
+      {"ns_dtype", &dtype, "what the orthogonalizer computes in", 0, 0, {"auto", "fp32", "bf16"}}};
 }
 
-DType orthogonal_type(const std::string& choice, const Tensor& like) {
-  if (choice == "bf16") return DType::bf16;
-  if (choice == "fp32") return DType::f32;
-  return like.device() == Device::cuda ? DType::bf16 : like.dtype();
+DType Orthogonalization::type(const Tensor& like) const {
+  if (dtype == "bf16") return DType::bf16;
+  if (dtype == "fp32") return DType::f32;
+  bool half = like.device() == Device::cuda && !find_orthogonalizer(method).wants_fp32;
+  return half ? DType::bf16 : like.dtype();
+}
+
+void orthogonalize(Tensor& bank, const Orthogonalization& how, double scale, Tensor& result) {
+  check(bank.shape().rank() == 3,
+        [&] { return "orthogonalize: " + text(bank) + " is no bank (K, m, n)"; });
+  const Engine& e = engine(bank.device());
+  const Orthogonalizer& method = find_orthogonalizer(how.method);
+  int64_t rows = bank.shape()[1], cols = bank.shape()[2];
+  if (method.steps == 0) {
+    polar_factors(bank, result);
+    return e.scale(scale, result, {result});
+  }
+  Side side{e, rows > cols, bank.shape()[0], std::min(rows, cols), {}};
+  auto make = [&](Shape shape, DType type) { return Tensor(shape, type, bank.device()); };
+  DType exact = compute_type(bank.dtype());
+  Tensor f = make({side.count}, exact);
+  side.squared = make({side.count}, exact);
+  double safety = method.preconditioned ? 1 : method.safety;
+  e.normalizers(bank, method.eps / safety, f, side.squared);
+  if (safety != 1) {
+    e.scale(1 / safety, f, {f});
+    e.scale(1 / (safety * safety), side.squared, {side.squared});
+  }
+  Tensor y = bank, next = make(bank.shape(), bank.dtype());
+  Tensor gram = make({side.count, side.small, side.small}, bank.dtype());
+  Tensor poly = make(gram.shape(), bank.dtype());
+  if (method.preconditioned) {
+    side.gram(y, gram);
+    precondition(side, method.safety, y, gram, poly);
+  }
+  bool on_gram = how.form == "gram" && std::max(rows, cols) >= 2 * side.small;
+  int steps = how.steps ? int(how.steps) : method.steps;
+  (on_gram ? steps_on_gram : steps_on_whole)(side, method, steps, method.preconditioned, y, next,
+                                             gram, poly);
+  e.scale({scale, f}, y, {result});
 }
 
 }  // namespace murmur

@@ -5,13 +5,28 @@
 
 namespace murmur {
 
-std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimizer& auxiliary) {
+std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimizer& auxiliary,
+                                  const std::string& row_blocks) {
   std::vector<Route> routes;
   for (Role role : kRoles) {
     bool to_main = role == Role::matrix || !main.optimizer->matrices_only();
-    routes.push_back({role, to_main ? main : auxiliary, 1, role != Role::vector});
+    routes.push_back({role, to_main ? main : auxiliary, 1, role != Role::vector,
+                      role == Role::matrix ? row_blocks : "whole"});
   }
   return routes;
+}
+
+Bank with_row_blocks(const Bank& bank, const std::string& row_blocks) {
+  int64_t heads = bank.members[0]->qkv_heads, blocks = 1;
+  if (heads && row_blocks == "qkv") blocks = 3;
+  if (heads && row_blocks == "head") blocks = 3 * heads;
+  Bank cut = bank;
+  cut.count *= blocks;
+  cut.rows /= blocks;
+  for (Tensor* x : {&cut.value, &cut.gradient, &cut.shadow}) {
+    if (*x) *x = x->view({cut.count, cut.rows, cut.cols});
+  }
+  return cut;
 }
 
 std::vector<const Route*> assign_routes(const std::vector<Route>& routes,
@@ -51,10 +66,13 @@ std::string routing_table(const std::vector<Route>& routes, const std::vector<Ba
   for (size_t i = 0; i < banks.size(); i++) {
     const Bank& bank = banks[i];
     const Optimizer& o = *assigned[i]->use.optimizer;
-    table += fmt::format("{:<22} {:>5} {:>11}  {:<10} {:>9.3g} {:>7.3g}\n", bank.name, bank.count,
+    Bank cut = with_row_blocks(bank, assigned[i]->row_blocks);
+    std::string blocks =
+        cut.count == bank.count ? "" : fmt::format("  as {}x{}", cut.rows, cut.cols);
+    table += fmt::format("{:<22} {:>5} {:>11}  {:<10} {:>9.3g} {:>7.3g}{}\n", bank.name, bank.count,
                          bank.count * bank.rows * bank.cols, assigned[i]->use.name,
                          o.learning_rate * assigned[i]->lr_scale,
-                         assigned[i]->decay ? o.weight_decay : 0.0);
+                         assigned[i]->decay ? o.weight_decay : 0.0, blocks);
   }
   return table;
 }

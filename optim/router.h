@@ -21,11 +21,20 @@ struct Route {
   NamedOptimizer use;
   double lr_scale = 1;  // of the optimizer's learning rate
   bool decay = true;    // apply its weight decay
+  // How packed queries, keys and values are shown to the optimizer: as the one matrix they are
+  // (whole), as three (qkv), or as three for every head (head).
+  std::string row_blocks = "whole";
 };
+
+inline const std::vector<std::string> kRowBlocks = {"whole", "qkv", "head"};
+
+// A bank as its optimizer sees it, (K b, m / b, n): each matrix cut into b blocks of rows.
+Bank with_row_blocks(const Bank& bank, const std::string& row_blocks);
 
 // The default table: `main` takes the matrices, and all other roles too unless it is for matrices
 // only; those then go to `auxiliary`. Vectors (biases, gains) do not decay.
-std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimizer& auxiliary);
+std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimizer& auxiliary,
+                                  const std::string& row_blocks = "whole");
 
 // The route of every bank, in order. InputError where a parameter has none or two, or a role its
 // optimizer does not take.

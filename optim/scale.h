@@ -28,6 +28,12 @@ inline const std::vector<ShapeScale>& shape_scales() {
   return list;
 }
 
+inline std::vector<std::string> shape_scale_names() {
+  std::vector<std::string> names;
+  for (const ShapeScale& scale : shape_scales()) names.push_back(scale.name);
+  return names;
+}
+
 inline double shape_scale(const std::string& name, int64_t m, int64_t n) {
   for (const ShapeScale& scale : shape_scales()) {
     if (scale.name == name) return scale.factor(double(m), double(n));

@@ -18,10 +18,9 @@ class Sgd final : public Optimizer {
   std::vector<StateShape> state(const Bank& bank) const override {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
-  void direction(const Bank&, const Tensor& gradient, State& state, const Tensor&,
-                 Tensor& d) const override {
-    engine(gradient.device())
-        .momentum(gradient, state["momentum"], d, momentum_, 1, nesterov_ ? momentum_ : 1,
+  void direction(const Question& q, Tensor& d) const override {
+    engine(d.device())
+        .momentum(q.gradient, q.state["momentum"], d, momentum_, 1, nesterov_ ? momentum_ : 1,
                   nesterov_ ? 1 : 0);
   }
 

@@ -3,7 +3,10 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cmath>
+
+#include "optim/qk_clip.h"
 
 namespace murmur {
 namespace {
@@ -16,21 +19,35 @@ constexpr int64_t kSlice = 32768;
 
 Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_norm)
     : parameters_(parameters), routes_(std::move(routes)), clip_norm_(clip_norm) {
-  assigned_ = assign_routes(routes_, parameters.banks());
-  for (size_t i = 0; i < assigned_.size(); i++) {
-    const Bank& bank = parameters.banks()[i];
-    State state;
-    for (const StateShape& s : assigned_[i]->use.optimizer->state(bank)) {
-      check(s.shape.rank() > 0 && s.shape[0] == bank.count, [&] {
-        return "optimizer state '" + s.name + "' does not start with the bank's count";
-      });
-      state[s.name] = Tensor::zeros(s.shape, bank.value.dtype(), bank.value.device());
-    }
-    states_.push_back(std::move(state));
+  std::vector<const Route*> assigned = assign_routes(routes_, parameters.banks());
+  for (size_t i = 0; i < assigned.size(); i++) {
+    Part part{with_row_blocks(parameters.banks()[i], assigned[i]->row_blocks), assigned[i], {}};
+    start(part.state, part);
+    largest_score_ = std::max(largest_score_, part.optimizer().largest_score());
+    parts_.push_back(std::move(part));
   }
+  if (largest_score_ > 0) parameters.watch_scores();
   Device device = parameters.values().device();
   for (Tensor* x : {&step_, &schedule_, &squares_, &clip_factor_})
     *x = Tensor::zeros({1}, DType::f64, device);
+}
+
+void Update::start(State& state, const Part& part) const {
+  const Bank& bank = part.bank;
+  for (const StateShape& s : part.optimizer().state(bank)) {
+    check(s.shape.rank() > 0 && s.shape[0] == bank.count,
+          [&] { return "optimizer state '" + s.name + "' does not start with the bank's count"; });
+    Tensor x = Tensor::zeros(s.shape, bank.value.dtype(), bank.value.device());
+    int64_t blocks = bank.count / int64_t(bank.members.size());
+    for (int64_t k = 0; s.deviation != 0 && k < bank.count; k++) {
+      // A function of the parameter's name alone, as its first values are.
+      const std::string& name = bank.members[size_t(k / blocks)]->name;
+      Tensor one = x.slice(k, k + 1);
+      engine(x.device())
+          .random_normal(uint64_t(k % blocks), stream_of(name + "." + s.name), 0, s.deviation, one);
+    }
+    state[s.name] = x;
+  }
 }
 
 void Update::set_step(int64_t step, double schedule_factor) {
@@ -63,19 +80,24 @@ void Update::apply() {
     e.clip_factor(squares_, clip_norm_, clip_factor_);
     if (g.device() == Device::cpu) clipped = item(clip_factor_) != 1;  // known here: spare the pass
   }
-  for (size_t i = 0; i < states_.size(); i++) {
-    assigned_[i]->use.optimizer->elementwise() ? step_slices(i, clipped) : step_whole(i, clipped);
-  }
+  for (Part& part : parts_)
+    part.optimizer().elementwise() ? step_slices(part, clipped) : step_whole(part, clipped);
+  if (largest_score_ > 0) qk_clip(parameters_, largest_score_);
 }
 
-Update::Rate Update::rate_of(const Route& route) const {
-  const Optimizer& optimizer = *route.use.optimizer;
-  return {{optimizer.learning_rate * route.lr_scale, schedule_},
-          route.decay ? optimizer.weight_decay : 0};
+Factor Update::Part::rate(const Tensor& schedule) const {
+  return {optimizer().learning_rate * route->lr_scale, schedule};
+}
+double Update::Part::decay() const { return route->decay ? optimizer().weight_decay : 0; }
+
+// What `part` decays by in the step itself.
+static double decay_of_step(const Optimizer& optimizer, double decay) {
+  return optimizer.decays_itself() ? 0 : decay;
 }
 
-void Update::step_whole(size_t i, bool clipped) {
-  Bank& bank = parameters_.banks()[i];
+void Update::step_whole(Part& part, bool clipped) {
+  Bank& bank = part.bank;
+  const Optimizer& optimizer = part.optimizer();
   const Engine& e = engine(bank.value.device());
   auto like_bank = [&] {
     return Tensor(bank.value.shape(), bank.value.dtype(), bank.value.device());
@@ -85,23 +107,26 @@ void Update::step_whole(size_t i, bool clipped) {
     gradient = like_bank();
     e.scale({1, clip_factor_}, bank.gradient, {gradient});
   }
-  assigned_[i]->use.optimizer->direction(bank, gradient, states_[i], step_, direction);
-  Rate rate = rate_of(*assigned_[i]);
-  e.descend(rate.lr, rate.decay, direction, bank.value, bank.shadow);
+  Factor rate = part.rate(schedule_);
+  optimizer.direction({bank, gradient, bank.value, part.state, step_, rate, part.decay()},
+                      direction);
+  e.descend(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay, direction,
+            bank.value, bank.shadow);
 }
 
 // Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow
 // each other while it is in the cache, so the direction never travels to memory and back. On a GPU
 // the slice is the bank: a launch costs more than the journey.
-void Update::step_slices(size_t i, bool clipped) {
-  Bank& bank = parameters_.banks()[i];
+void Update::step_slices(Part& part, bool clipped) {
+  Bank& bank = part.bank;
+  const Optimizer& optimizer = part.optimizer();
   Device device = bank.value.device();
   const Engine& e = engine(device);
   int64_t n = bank.value.numel(), slice = device == Device::cpu ? std::min(n, kSlice) : n,
           slices = (n + slice - 1) / slice;
   int64_t threads = slices > 1 ? omp_get_max_threads() : 1;
   Tensor scratch({threads, clipped ? 2 : 1, slice}, bank.value.dtype(), device);
-  Rate rate = rate_of(*assigned_[i]);
+  Factor rate = part.rate(schedule_);
   auto flat = [&](const Tensor& x) { return x.view({n}); };
   auto update_slice = [&](int64_t s) {
     int64_t begin = s * slice, end = std::min(n, begin + slice), thread = omp_get_thread_num();
@@ -116,22 +141,62 @@ void Update::step_slices(size_t i, bool clipped) {
       gradient = scaled;
     }
     State state;
-    for (auto& [name, tensor] : states_[i]) state[name] = flat(tensor).slice(begin, end);
-    assigned_[i]->use.optimizer->direction(bank, gradient, state, step_, direction);
-    e.descend(rate.lr, rate.decay, direction, value, shadow);
+    for (auto& [name, tensor] : part.state) state[name] = flat(tensor).slice(begin, end);
+    optimizer.direction({bank, gradient, value, state, step_, rate, part.decay()}, direction);
+    e.descend(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay, direction,
+              value, shadow);
   };
   if (slices == 1) return update_slice(0);  // its kernels use all threads themselves
 #pragma omp parallel for schedule(static)
   for (int64_t s = 0; s < slices; s++) update_slice(s);
 }
 
+bool Update::averages() const {
+  return std::any_of(parts_.begin(), parts_.end(),
+                     [](const Part& part) { return part.optimizer().averages(); });
+}
+
+void Update::with_evaluation_values(const std::function<void()>& work) {
+  if (!averages()) return work();
+  Tensor& values = parameters_.values();
+  const Engine& e = engine(values.device());
+  Tensor training(values.shape(), values.dtype(), values.device());
+  e.copy(values, training);
+  for (Part& part : parts_) {
+    if (part.optimizer().averages()) part.optimizer().evaluation_value(part.state, part.bank.value);
+  }
+  parameters_.refresh_shadow();
+  auto put_back = [&] {
+    e.copy(training, values);
+    parameters_.refresh_shadow();
+  };
+  try {
+    work();
+  } catch (...) {
+    put_back();
+    throw;
+  }
+  put_back();
+}
+
+bool Update::replayable(std::string& why) const {
+  for (const Part& part : parts_) {
+    if (part.optimizer().replayable()) continue;
+    why = part.route->use.name + " looks at the step's number on the host";
+    return false;
+  }
+  return true;
+}
+
 std::vector<Update::NamedState> Update::named_state() const {
   std::vector<NamedState> all;
-  for (size_t i = 0; i < states_.size(); i++) {
-    const Bank& bank = parameters_.banks()[i];
-    for (const auto& [name, tensor] : states_[i]) {
-      for (int64_t k = 0; k < bank.count; k++) {
-        all.push_back({bank.members[size_t(k)]->name + "." + name, tensor.slice(k, k + 1)});
+  for (const Part& part : parts_) {
+    const Bank& bank = part.bank;
+    int64_t blocks = bank.count / int64_t(bank.members.size());
+    for (const auto& [name, tensor] : part.state) {
+      for (size_t i = 0; i < bank.members.size(); i++) {
+        int64_t begin = int64_t(i) * blocks;
+        all.push_back({bank.members[i]->name + "." + name, tensor.slice(begin, begin + blocks)});
       }
     }
   }
@@ -140,8 +205,8 @@ std::vector<Update::NamedState> Update::named_state() const {
 
 int64_t Update::state_bytes() const {
   int64_t bytes = 0;
-  for (const State& state : states_) {
-    for (const auto& [name, tensor] : state) bytes += int64_t(tensor.bytes());
+  for (const Part& part : parts_) {
+    for (const auto& [name, tensor] : part.state) bytes += int64_t(tensor.bytes());
   }
   return bytes;
 }

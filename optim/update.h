@@ -1,6 +1,7 @@
 // optim/update.h - one step of all parameters: clip, direction, decay, learning rate.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@ class Update {
 
   //   g <- g min(1, clip / (|g| + 1e-6))                   |g| over all parameters; clip 0: never
   //   W <- (1 - lr decay) W - lr direction(g)              lr = schedule factor x route's rate
+  //   W_q, W_k shrink where scores are too large           optim/qk_clip.h, on request
   // `step` counts from 1. Two calls, because what depends on the step lies on the device: apply()
   // alone can be captured and replayed (tensor/engine.h).
   void set_step(int64_t step, double schedule_factor);
@@ -26,6 +28,14 @@ class Update {
   const Tensor& gradient_squares() const { return squares_; }
   // An Error that names the parameter whose gradient is not finite, unless `squares` is.
   void require_finite(double squares) const;
+
+  // Calls work() while the parameters are the weights to evaluate, sample from and publish; those
+  // of most optimizers are what they train anyway.
+  void with_evaluation_values(const std::function<void()>& work);
+  bool averages() const;  // are they others for some optimizer?
+
+  // False when an optimizer cannot be part of a captured step; `why` then names it.
+  bool replayable(std::string& why) const;
 
   // The state as one named tensor per parameter, "h.0.attn.c_attn.weight.m", views of the state
   // itself: for saving, restoring and counting.
@@ -39,19 +49,22 @@ class Update {
   const std::vector<Route>& routes() const { return routes_; }
 
  private:
-  struct Rate {
-    Factor lr;
-    double decay;
+  struct Part {  // of the parameters: a bank, who moves it, and what that one remembers
+    Bank bank;   // cut into the row blocks of its route
+    const Route* route;
+    State state;
+    const Optimizer& optimizer() const { return *route->use.optimizer; }
+    Factor rate(const Tensor& schedule) const;
+    double decay() const;
   };
-  Rate rate_of(const Route& route) const;
-  void step_whole(size_t bank, bool clipped);
-  void step_slices(size_t bank, bool clipped);
+  void start(State& state, const Part& part) const;
+  void step_whole(Part& part, bool clipped);
+  void step_slices(Part& part, bool clipped);
 
   Parameters& parameters_;
   std::vector<Route> routes_;
-  std::vector<const Route*> assigned_;  // per bank
-  std::vector<State> states_;           // per bank
-  double clip_norm_;
+  std::vector<Part> parts_;
+  double clip_norm_, largest_score_ = 0;
   Tensor step_, schedule_;        // (1) fp64 each: the step, the schedule's factor
   Tensor squares_, clip_factor_;  // (1) fp64 each
 };

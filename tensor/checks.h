@@ -61,6 +61,23 @@ inline void check_heads(const char* op, int64_t heads, const Tensor& qkv) {
   });
 }
 
+inline void check_largest_scores(int64_t heads, const Tensor& qkv, const Tensor& y) {
+  check_heads("largest_scores", heads, qkv);
+  check(y.numel() == heads && y.dtype() == compute_type(qkv.dtype()) && y.contiguous(), [&] {
+    return "largest_scores: " + text(qkv) + " of " + std::to_string(heads) + " heads into " +
+           text(y);
+  });
+}
+
+inline void check_orthonormal(const Tensor& x, const Tensor& q) {
+  check_same("orthonormal_columns", x, q);
+  check(x.shape().rank() == 3 && x.shape()[1] >= x.shape()[2] && x.contiguous() && q.contiguous(),
+        [&] {
+          return "orthonormal_columns: " + text(x) +
+                 " is no bank (K, m, n) of matrices at least as tall as wide";
+        });
+}
+
 inline void check_rope(int64_t heads, const Tensor& qkv, const Tensor& angles, const Tensor& y) {
   check_heads("rope", heads, qkv);
   check_same("rope", qkv, y);

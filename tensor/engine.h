@@ -99,8 +99,9 @@ class Engine {
 
   // updates: what moves parameters, in one pass over memory each ---------------------------------
   // w <- (1 - rate decay) w - rate d, and shadow <- w: the one place where parameters move
-  // (optim/update.cpp). An empty shadow is left alone.
-  virtual void descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+  // (optim/update.cpp). An empty shadow is left alone. `cautious`: elements decay only where d and
+  // w have one sign, that is where the step does not already shrink them (arXiv 2510.12402).
+  virtual void descend(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
                        Tensor& shadow) const = 0;
   // The fused update of AdamW (optim/adamw.cpp): moves m and v, writes the direction. step: (1)
   virtual void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
@@ -114,6 +115,12 @@ class Engine {
   // for products that normalise as they go; both fp32 (K). A matrix whose squares would leave the
   // range of fp32 is brought into it first, in place; an engine may as well divide in place.
   virtual void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const = 0;
+
+  // Columns of q: an orthonormal basis of the columns of x, matrix by matrix, in order: column j of
+  // q lies in the span of columns 0..j of x (the Q of a QR decomposition, up to signs). A column
+  // that depends on those before it gives way to a unit vector. x, q: (K, m, n) with m >= n, fp32
+  // or fp64.
+  virtual void orthonormal_columns(const Tensor& x, Tensor& q) const = 0;
 
   // reduce ---------------------------------------------------------------------------------------
   virtual void sum_rows(const Tensor& x, Into y) const = 0;  // (N, C) -> (C)
@@ -150,6 +157,9 @@ class Engine {
   virtual void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const = 0;
   virtual void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
                                   const Tensor& lse, const Tensor& dy, Into dqkv) const = 0;
+  // y[h] <- max(y[h], the largest score q k^T / sqrt(D) of head h that the causal mask lets
+  // through). y: (H), compute type.
+  virtual void largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const = 0;
   // y[b, t] = table[tokens[b, t]] (+ positions[t])
   virtual void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
                       Tensor& y) const = 0;

@@ -69,9 +69,10 @@ class WatchedEngine final : public Engine {
   void lerp(double t, const Tensor& x, Tensor& y) const override {
     watch("lerp", 0, {x, y, y}, [&] { inner_.lerp(t, x, y); });
   }
-  void descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+  void descend(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
                Tensor& shadow) const override {
-    watch("descend", 0, {d, w, w, shadow}, [&] { inner_.descend(rate, decay, d, w, shadow); });
+    watch("descend", 0, {d, w, w, shadow},
+          [&] { inner_.descend(rate, decay, cautious, d, w, shadow); });
   }
   void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
             double beta2, double eps, const Tensor& step) const override {
@@ -88,6 +89,10 @@ class WatchedEngine final : public Engine {
   }
   void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const override {
     watch("normalizers", 0, {bank}, [&] { inner_.normalizers(bank, eps, f, squared); });
+  }
+  void orthonormal_columns(const Tensor& x, Tensor& q) const override {
+    watch("orthonormal_columns", 4 * double(x.numel()) * double(x.cols()), {x, q},
+          [&] { inner_.orthonormal_columns(x, q); });
   }
   void sum_rows(const Tensor& x, Into y) const override {
     watch("sum_rows", 0, {x, y}, [&] { inner_.sum_rows(x, y); });
@@ -143,6 +148,10 @@ class WatchedEngine final : public Engine {
                           const Tensor& dy, Into dqkv) const override {
     watch("attention_backward", attention_flops(heads, qkv, 5), {qkv, y, dy, dqkv},
           [&] { inner_.attention_backward(heads, qkv, y, lse, dy, dqkv); });
+  }
+  void largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const override {
+    watch("largest_scores", attention_flops(heads, qkv, 1), {qkv},
+          [&] { inner_.largest_scores(heads, qkv, y); });
   }
   void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
               Tensor& y) const override {

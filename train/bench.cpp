@@ -5,12 +5,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "nn/model.h"
 #include "optim/update.h"
 #include "tensor/profile.h"
+#include "train/bench_timing.h"
 #include "train/revision.h"
 
 namespace murmur {
@@ -18,35 +18,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-double now_ms() {
-  return std::chrono::duration<double, std::milli>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 Tensor random_tokens(int64_t batch, int64_t time, int64_t vocabulary, uint64_t stream) {
   Tensor wide({batch, time}, DType::f64), tokens({batch, time}, DType::i32);
   engine(Device::cpu).random_uniform(1, stream, 0, double(vocabulary), wide);
   engine(Device::cpu).copy(wide, tokens);
   return tokens;
-}
-
-// Runs f until 50 ms have passed, and gives the median time of a call in ms.
-template <class F>
-double time_of(const F& f) {
-  f();
-  std::vector<double> times;
-  for (double begin = now_ms(); now_ms() - begin < 50 || times.size() < 5;) {
-    double start = now_ms();
-    f();
-    times.push_back(now_ms() - start);
-  }
-  return median(times);
 }
 
 }  // namespace

@@ -16,4 +16,11 @@ std::string bench_step(const Config& config, int64_t steps);
 // beyond the caches. Returns JSON rows. Products and attention are timed inside bench_step.
 std::string bench_ops(const Config& config);
 
+// One update of the matrices of the configured model (a preset's, say) by every contender, written
+// as for compare (train/contender.h); "": by every optimizer of the list. Returns JSON: per
+// contender update_ms (median), state_bytes, scratch_bytes (its largest, momentarily) and both
+// together as bytes_per_parameter, beyond the parameter itself.
+std::string bench_optimizers(const std::vector<Assignment>& settings,
+                             const std::string& contenders);
+
 }  // namespace murmur

@@ -45,8 +45,7 @@ void apply_preset(Config& c, const std::string& name) {
 NamedOptimizer configured(const std::string& owner, const std::string& name,
                           const std::map<std::string, std::string>& settings) {
   std::shared_ptr<Optimizer> optimizer = make_optimizer(name);
-  for (const auto& [key, value] : settings)
-    set_option(all_options(*optimizer), owner + ".", key, value);
+  configure(*optimizer, owner, settings);
   return {name, optimizer};
 }
 
@@ -104,6 +103,9 @@ std::vector<Option> Config::options() {
        0, 0, names_of(optimizer_list())},
       {"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0,
        names_of(optimizer_list())},
+      {"row_blocks", &row_blocks,
+       "packed queries, keys and values to the optimizer as one matrix, as three, or three a head",
+       0, 0, kRowBlocks},
       {"clip", &clip, "largest global gradient norm; 0: no clipping", 0, 1e9},
       {"schedule", &schedule, "learning rate over the run", 0, 0, names_of(schedule_list())},
       {"warmup", &warmup, "steps of linear warm-up", 0, kMany},
@@ -198,8 +200,18 @@ GptConfig model_config(const Config& c, int64_t data_vocab_size) {
 }
 
 std::vector<Route> make_routes(const Config& c) {
-  return default_routes(configured("optimizer", c.optimizer, c.optimizer_options),
-                        configured_auxiliary(c));
+  std::vector<Route> routes =
+      default_routes(configured("optimizer", c.optimizer, c.optimizer_options),
+                     configured_auxiliary(c), c.row_blocks);
+  for (const Route& route : routes) {
+    if (route.use.optimizer->largest_score() > 0 && c.arch == "modern") {
+      throw InputError(
+          "optimizer: " + route.use.name +
+          " clips queries and keys, but arch modern normalises them, so that their length has no "
+          "effect; set optimizer.qk_clip 0 or take arch gpt2");
+    }
+  }
+  return routes;
 }
 
 Schedule make_schedule(const Config& c) {

@@ -26,7 +26,7 @@ struct Config {
   bool cuda_graph = false;
   int64_t nodes = 1, eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
   // update
-  std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd";
+  std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd", row_blocks = "whole";
   double clip = 1, min_lr = 0.05, decay_fraction = 0.5;
   int64_t warmup = 100;
   // settings of the two optimizers by name: {"momentum", "0.9"}

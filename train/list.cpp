@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "dist/strategy.h"
+#include "optim/orthogonalizers.h"
 #include "optim/registry.h"
 #include "optim/scale.h"
 #include "optim/schedule.h"
@@ -80,6 +81,11 @@ const std::vector<Kind>& kinds() {
   static const std::vector<Kind> list = {
       {"ops", ops},
       {"optimizers", optimizers},
+      {"orthogonalizers",
+       [] {
+         return ListTable{
+             "orthogonalizers", {"name", "summary"}, name_and_summary(orthogonalizer_list())};
+       }},
       {"scales",
        [] {
          return ListTable{"scales", {"name", "summary"}, name_and_summary(shape_scales())};

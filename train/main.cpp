@@ -13,6 +13,7 @@
 #include "optim/registry.h"
 #include "tensor/nearest.h"
 #include "train/bench.h"
+#include "train/compare.h"
 #include "train/config.h"
 #include "train/data.h"
 #include "train/evaluate.h"
@@ -49,13 +50,16 @@ class ConfigFlags {
 
   // `base`: assignments that come before the file and the flags.
   Config config(std::vector<Assignment> base = {}) const {
+    return make_config(assignments(std::move(base)));
+  }
+  std::vector<Assignment> assignments(std::vector<Assignment> base) const {
     if (!file_.empty()) {
       for (Assignment& a : read_toml(file_)) base.push_back(std::move(a));
     }
     for (const auto& [name, value] : values_) {
       if (given(name)) base.emplace_back(name, value);
     }
-    return make_config(base);
+    return base;
   }
   bool given(const std::string& name) const { return command_.count("--" + name) > 0; }
 
@@ -209,6 +213,40 @@ int run(int argc, char** argv) {
     train(train_flags.config(base), resume, from);
   });
 
+  CLI::App* compare_command = app.add_subcommand(
+      "compare", "a race between optimizers: same weights, same data; the same command goes on");
+  CompareOptions race;
+  ConfigFlags race_flags(*compare_command);
+  compare_command
+      ->add_option("--optimizers", race.optimizers,
+                   "who takes part: names, each perhaps with settings of its own, as in "
+                   "'adamw,muon:momentum=0.9;lr=0.01|0.02'")
+      ->type_name("LIST")
+      ->capture_default_str();
+  compare_command->add_option("--seeds", race.seeds, "how many runs each: seed, seed + 1, ..")
+      ->capture_default_str()
+      ->check(at_least(1));
+  compare_command
+      ->add_option("--lrs", race.lrs,
+                   "learning rates to tune over, as factors of each optimizer's default: 0.5,1,2")
+      ->type_name("LIST");
+  compare_command->add_option("--tune-seeds", race.tune_seeds, "seeds on which rates are tried")
+      ->capture_default_str()
+      ->check(at_least(1));
+  double target = 0;
+  compare_command
+      ->add_option("--target", target,
+                   "validation loss to count steps to; the first contender's highest last loss "
+                   "when left out")
+      ->check(at_least(0));
+  compare_command->add_option("--json", race.json, "the results once more, as JSON")
+      ->type_name("FILE");
+  compare_command->callback([&] {
+    race.settings = race_flags.assignments({{"out", "runs/compare"}});
+    if (race_flags.given("target")) race.target = target;
+    compare(race);
+  });
+
   constexpr const char* kWhichStep = "of which checkpoint; the newest when left out";
   std::string folder, prompt = "\n", data_folder;
   SampleOptions sampling;
@@ -287,6 +325,18 @@ int run(int argc, char** argv) {
   ConfigFlags ops_flags(*bench_ops_command);
   bench_ops_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
   bench_ops_command->callback([&] { fmt::print("{}", bench_ops(ops_flags.config())); });
+
+  CLI::App* bench_optimizers_command = bench_command->add_subcommand(
+      "optimizers", "one update of a preset's matrices by every optimizer, as JSON");
+  ConfigFlags optimizers_flags(*bench_optimizers_command);
+  std::string contenders;
+  bench_optimizers_command
+      ->add_option("--optimizers", contenders, "only these, as in 'adamw,muon:ns_dtype=bf16'")
+      ->type_name("LIST");
+  bench_optimizers_command->add_flag("--json", json,
+                                     "JSON is the only output; accepted for scripts");
+  bench_optimizers_command->callback(
+      [&] { fmt::print("{}", bench_optimizers(optimizers_flags.assignments({}), contenders)); });
 
   try {
     app.parse(argc, argv);

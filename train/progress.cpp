@@ -97,10 +97,11 @@ std::string progress_line(const ProgressState& state, int width) {
       {"  " + rate_text(state.tokens_per_s), kPlain},
       {"  " + time_text(state), kDim},
   };
+  if (!state.title.empty()) pieces.insert(pieces.begin(), {state.title + "  ", kPlain});
   int room = width;
   for (const Piece& piece : pieces) room -= static_cast<int>(piece.text.size());
   if (const int bar_width = std::min(room - 1, kWidestBar); bar_width >= kNarrowestBar) {
-    pieces.insert(pieces.begin() + 1, {" " + bar(state, bar_width), kCyan});
+    pieces.insert(pieces.end() - 3, {" " + bar(state, bar_width), kCyan});
   }
   std::string line;
   int left = width;
@@ -115,7 +116,8 @@ std::string progress_line(const ProgressState& state, int width) {
 }
 
 std::string plain_line(const ProgressState& state) {
-  return fmt::format("step {}/{}  {}  lr {:.2e}  {}  {}", state.step, state.total_steps,
+  return fmt::format("{}{}step {}/{}  {}  lr {:.2e}  {}  {}", state.title,
+                     state.title.empty() ? "" : "  ", state.step, state.total_steps,
                      loss_text(state.loss), state.lr, rate_text(state.tokens_per_s),
                      time_text(state));
 }
@@ -165,7 +167,7 @@ void Progress::update(int64_t step, double loss, double lr, double tokens_per_s)
 
 ProgressState Progress::state() const {
   const double elapsed_s = std::chrono::duration<double>(Clock::now() - start_).count();
-  return {step_, total_steps_, start_step_, loss_, lr_, tokens_per_s_, elapsed_s, color_};
+  return {step_, total_steps_, start_step_, loss_, lr_, tokens_per_s_, elapsed_s, color_, title_};
 }
 
 void Progress::draw() {
@@ -185,6 +187,11 @@ void Progress::message(std::string_view text) {
   const std::string clear = is_terminal_ ? std::string("\r") + kEraseRest : "";
   show(stream_, fmt::format("{}{}\n", clear, text));
   if (is_terminal_ && shown_step_ >= 0 && !finished_) draw();
+}
+
+void Progress::begin(std::string title) {
+  title_ = std::move(title);
+  loss_sum_ = loss_weight_ = 0;
 }
 
 void Progress::finish() {

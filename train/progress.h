@@ -16,6 +16,7 @@ struct ProgressState {
   int64_t step = 0, total_steps = 0, start_step = 0;
   double loss = 0, lr = 0, tokens_per_s = 0, elapsed_s = 0;
   bool color = false;
+  std::string title{};  // before everything else; may be empty
 };
 
 // At most `width` columns: the bar gives way first, then whole fields from the right.
@@ -40,6 +41,7 @@ class Progress {
 
   void update(int64_t step, double loss, double lr, double tokens_per_s);
   void message(std::string_view text);  // whole lines, above the live line
+  void begin(std::string title);        // the next of several runs in a row, with its own losses
   void finish();
 
  private:
@@ -57,6 +59,7 @@ class Progress {
   int64_t step_ = -1, shown_step_ = -1;  // the latest; the one on the screen
   double loss_sum_ = 0, loss_weight_ = 0;
   double loss_ = 0, lr_ = 0, tokens_per_s_ = 0;
+  std::string title_;
   bool finished_ = false;
 };
 

@@ -25,10 +25,15 @@
 namespace murmur {
 namespace {
 
+const std::string kTraining = ".training";  // a weight that trains, beside the one to use
+
 class Trainer {
  public:
-  Trainer(const Config& config, bool resume, std::optional<int64_t> from);
-  void run();
+  using Watch = std::function<void(const LogRow&)>;
+
+  Trainer(const Config& config, bool resume, std::optional<int64_t> from, Watch watch);
+  TrainSummary run();
+  bool diverged() const;
 
  private:
   // A step that was launched: its loss and gradient norm are read when they are asked for.
@@ -46,6 +51,7 @@ class Trainer {
   std::string loss_plot() const { return config_.out + "/loss.png"; }
 
   Config config_;
+  Watch watch_;  // where there is one, nothing is printed
   Dataset data_;
   Model model_;
   Update update_;
@@ -59,8 +65,9 @@ class Trainer {
   int64_t start_ = 0;                            // steps already done
 };
 
-Trainer::Trainer(const Config& config, bool resume, std::optional<int64_t> from)
+Trainer::Trainer(const Config& config, bool resume, std::optional<int64_t> from, Watch watch)
     : config_(config),
+      watch_(std::move(watch)),
       data_(config.data),
       model_(model_config(config, data_.vocab_size()), uint64_t(config.seed),
              activation_type(config), device_of(config)),
@@ -74,6 +81,8 @@ Trainer::Trainer(const Config& config, bool resume, std::optional<int64_t> from)
       share_(loss_.shape(), loss_.dtype(), device_),
       step_([this] { step_on_device(); }) {
   engine(device_).fill(share_, 1.0 / double(config.accumulation));
+  if (std::string why; config.cuda_graph && !update_.replayable(why))
+    throw InputError("cuda_graph: " + why + "; leave cuda_graph off");
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
   if (from || has_checkpoint(config_.out)) {
     if (!resume) {
@@ -108,18 +117,33 @@ void Trainer::restore(std::optional<int64_t> from) {
     }
     engine(state.tensor.device()).copy(saved.view(state.tensor.shape()), state.tensor);
   }
+  for (const Parameter& p : model_.parameters.all()) {
+    if (!update_.averages()) break;
+    Tensor value = model_.parameters.value(p);
+    engine(device_).copy(checkpoint.optimizer.read(p.name + kTraining), value);
+  }
+  model_.parameters.refresh_shadow();
   start_ = checkpoint.step;
 }
 
+// The model file holds the weights to use. Where those are not the ones that train (schedule-free),
+// the latter go to the optimizer's file.
 void Trainer::save(int64_t step) {
+  Parameters& parameters = model_.parameters;
   std::vector<NamedTensor> model, optimizer;
-  for (const Parameter& p : model_.parameters.all())
-    model.push_back({p.name, model_.parameters.value(p)});
+  for (const Parameter& p : parameters.all()) model.push_back({p.name, parameters.value(p)});
   for (auto& state : update_.named_state()) optimizer.push_back({state.name, state.tensor});
+  for (const Parameter& p : parameters.all()) {
+    if (!update_.averages()) break;
+    Tensor value = parameters.value(p), copy(value.shape(), value.dtype(), value.device());
+    engine(device_).copy(value, copy);
+    optimizer.push_back({p.name + kTraining, copy});
+  }
   CheckpointState state;
   state.counters["tokens"] = step * config_.batch_size * config_.block_size;
   state.text["revision"] = revision();
-  save_checkpoint(config_.out, step, model, optimizer, state);
+  update_.with_evaluation_values(
+      [&] { save_checkpoint(config_.out, step, model, optimizer, state); });
 }
 
 void Trainer::print_header() const {
@@ -205,20 +229,28 @@ LogRow Trainer::finish(const Launched& step) {
   return row;
 }
 
-void Trainer::run() {
-  print_header();
+// What an Error of a step was about: numbers, or something else.
+bool Trainer::diverged() const {
+  return !std::isfinite(item(loss_)) || !std::isfinite(item(update_.gradient_squares()));
+}
+
+TrainSummary Trainer::run() {
+  if (!watch_) print_header();
   RunLog log(config_.out + "/log.jsonl", start_ ? std::optional(start_) : std::nullopt);
   Progress progress(config_.steps, stdout, is_live_terminal(stdout), config_.log_every, start_);
+  auto say = [&](const std::string& text) {
+    if (!watch_) progress.message(text);
+  };
   auto due = [&](int64_t every, int64_t step) {
     return step == config_.steps || (every > 0 && step % every == 0);
   };
   auto begin = std::chrono::steady_clock::now();
   if (start_ >= config_.steps)
-    progress.message(
-        fmt::format("the run already has its {} steps; --steps N takes it further", start_));
+    say(fmt::format("the run already has its {} steps; --steps N takes it further", start_));
   // On a GPU one step is always under way while the host reads the one before: neither waits.
   std::deque<Launched> under_way;
   clock_ = std::chrono::steady_clock::now();
+  TrainSummary summary{std::min(start_, config_.steps), update_.state_bytes()};
   for (int64_t number = start_ + 1; number <= config_.steps; number++) {
     under_way.push_back(launch(number));
     bool last = number == config_.steps, stop = interrupted(),
@@ -229,37 +261,52 @@ void Trainer::run() {
       LogRow row = finish(under_way.front());
       under_way.pop_front();
       if (evaluates && row.step == number) {
-        Evaluation e =
-            evaluate(model_.gpt, data_, config_.batch_size, last ? 0 : config_.eval_batches);
+        Evaluation e;
+        update_.with_evaluation_values([&] {
+          e = evaluate(model_.gpt, data_, config_.batch_size, last ? 0 : config_.eval_batches);
+        });
         row.val_loss = e.loss;
         row.bits_per_byte = e.bits_per_byte;
-        progress.message(fmt::format(
+        say(fmt::format(
             "step {:>6}  validation loss {:.4f} nats per token{}", number, e.loss,
             e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : ""));
       }
       log.append(row);
-      progress.update(row.step, row.train_loss, row.lr, row.tokens_per_s);
+      watch_ ? watch_(row) : progress.update(row.step, row.train_loss, row.lr, row.tokens_per_s);
     }
     if (saves) save(number);
     if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
+    summary.step = number;
     if (stop && !last) {
       progress.finish();
-      fmt::print("stopped after step {}; the checkpoint is written, --resume goes on\n", number);
+      say(fmt::format("stopped after step {}; the checkpoint is written, --resume goes on",
+                      number));
       break;
     }
   }
   progress.finish();
   plot_log(read_log(config_.out + "/log.jsonl"), loss_plot(), config_.out);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  fmt::print("{} in {}: log.jsonl, loss.png, checkpoint/\n", config_.out, duration_text(seconds));
+  say(fmt::format("{} in {}: log.jsonl, loss.png, checkpoint/", config_.out,
+                  duration_text(seconds)));
+  return summary;
 }
 
 }  // namespace
 
-void train(const Config& config, bool resume, std::optional<int64_t> from) {
+TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from,
+                   std::function<void(const LogRow&)> watch) {
   if (config.threads > 0) omp_set_num_threads(int(config.threads));
-  catch_interrupts();
-  Trainer(config, resume, from).run();
+  if (!watch) catch_interrupts();
+  Trainer trainer(config, resume, from, std::move(watch));
+  try {
+    return trainer.run();
+  } catch (const InputError&) {
+    throw;
+  } catch (const Error& error) {
+    if (trainer.diverged()) throw Diverged(error.what());
+    throw;
+  }
 }
 
 }  // namespace murmur

@@ -3,16 +3,33 @@
 //   RUN/config.toml  log.jsonl  loss.png  tokenizer.json  checkpoint/
 #pragma once
 
+#include <functional>
 #include <optional>
 
+#include "tensor/check.h"
 #include "train/config.h"
+#include "train/log.h"
 
 namespace murmur {
+
+struct TrainSummary {
+  int64_t step = 0;         // the last one done: fewer than config.steps when a signal came
+  int64_t state_bytes = 0;  // of the optimizers' state
+};
+
+// The loss or a gradient is not finite: too high a learning rate, nearly always.
+struct Diverged : Error {
+  using Error::Error;
+};
 
 // Trains and writes the run folder. With `resume` it goes on from the newest checkpoint, bit for
 // bit as if it had never stopped; without, a folder that holds a checkpoint is refused. With `from`
 // it goes on from that step's checkpoint, and drops what came after it. On SIGINT or SIGTERM the
 // step is finished, a checkpoint written, and the call returns.
-void train(const Config& config, bool resume, std::optional<int64_t> from = {});
+//
+// With `watch` nothing is printed: it sees every row of the log instead, and whoever watches has
+// called catch_interrupts().
+TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from = {},
+                   std::function<void(const LogRow&)> watch = {});
 
 }  // namespace murmur

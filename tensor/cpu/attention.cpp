@@ -12,7 +12,9 @@
 #include <omp.h>
 
 #include <cmath>
+#include <vector>
 
+#include "tensor/checks.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/small_matmul.h"
@@ -215,6 +217,28 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
   store_rows(g, dv, C(1), dqkv + 2 * width, g.stride(), accumulate);
 }
 
+template <class C, class T>
+C head_largest_score(const Geometry& g, const T* qkv, C* scratch) {
+  int64_t rows = g.padded_time * g.padded_size;
+  C *q = scratch, *k = q + rows, *k_columns = k + rows;
+  load_rows<C>(g, qkv, g.stride(), C(g.scale), q);
+  load_rows<C>(g, qkv + g.heads * g.size, g.stride(), C(1), k);
+  transpose_to_blocks(g, k, k_columns);
+  alignas(64) C s[kQueries * kKeys];
+  C top = C(-INFINITY);
+  for (int64_t i0 = 0; i0 < g.time; i0 += kQueries) {
+    int64_t m = std::min(kQueries, g.time - i0);
+    for (int64_t j0 = 0; j0 < i0 + m; j0 += kKeys) {
+      scores(g, q, k_columns, i0, m, j0, visible<C>(i0 + m, j0), s);
+      for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < std::min(kKeys, i0 + i + 1 - j0); j++)
+          top = std::max(top, s[i * kKeys + j]);
+      }
+    }
+  }
+  return top;
+}
+
 // Calls f(b, h, scratch) for every head; one scratch per thread.
 template <class C, class F>
 void each_head(const Geometry& g, int64_t scratch_size, const F& f) {
@@ -237,6 +261,25 @@ void CpuEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& l
                          y.data<T>() + (b * g.time * g.heads + h) * g.size,
                          lse.data<C>() + (b * g.heads + h) * g.time, scratch);
     });
+  });
+}
+
+void CpuEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const {
+  dispatch(qkv.dtype(), "largest_scores", [&](auto type) {
+    using T = decltype(type);
+    using C = Compute<T>;
+    Geometry g = geometry_of<C>(heads, qkv);
+    check_largest_scores(heads, qkv, y);
+    std::vector<C> of_head(size_t(g.batch * heads));
+    each_head<C>(g, 3 * g.padded_time * g.padded_size, [&](int64_t b, int64_t h, C* scratch) {
+      of_head[size_t(b * heads + h)] = head_largest_score<C, T>(
+          g, qkv.data<T>() + b * g.time * g.stride() + h * g.size, scratch);
+    });
+    C* top = y.data<C>();
+    for (size_t i = 0; i < of_head.size(); i++) {
+      C& to = top[i % size_t(heads)];
+      to = std::max(to, of_head[i]);
+    }
   });
 }
 

@@ -31,7 +31,7 @@ class CpuEngine final : public Engine {
                     Into d) const override;
 
   // update.cpp
-  void descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+  void descend(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
                Tensor& shadow) const override;
   void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
             double beta2, double eps, const Tensor& step) const override;
@@ -39,6 +39,9 @@ class CpuEngine final : public Engine {
                 double from_m, double from_g) const override;
   void clip_factor(const Tensor& squares, double limit, Tensor& factor) const override;
   void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const override;
+
+  // orthonormal.cpp
+  void orthonormal_columns(const Tensor& x, Tensor& q) const override;
 
   // reduce.cpp
   void sum_rows(const Tensor& x, Into y) const override;
@@ -67,6 +70,7 @@ class CpuEngine final : public Engine {
   void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const override;
   void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
                           const Tensor& dy, Into dqkv) const override;
+  void largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const override;
 
   // gather.cpp
   void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,

@@ -50,6 +50,18 @@ void forward(const Tensor& x, Tensor& y) {
   });
 }
 
+template <class T, class U>
+void scale_run(int64_t n, Compute<U> a, const T* in, U* out, bool accumulate) {
+  using C = Compute<U>;
+  if (accumulate) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) out[i] = U(C(out[i]) + a * C(in[i]));
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) out[i] = U(a * C(in[i]));
+  }
+}
+
 }  // namespace
 
 void CpuEngine::map(Unary op, const Tensor& x, Tensor& y) const {
@@ -82,33 +94,28 @@ void CpuEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into d
 
 void CpuEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
   check_shape("scale", x, y.tensor);
-  if (int64_t parts = alpha.by ? alpha.by.numel() : 0; parts > 1) {
-    check(x.shape()[0] == parts,
-          [&] { return "scale: " + std::to_string(parts) + " factors for " + text(x); });
-    for (int64_t k = 0; k < parts; k++) {
-      Tensor part = y.tensor.slice(k, k + 1);
-      scale(value_of(alpha, k), x.slice(k, k + 1), {part, y.accumulate});
-    }
-    return;
-  }
+  int64_t parts = alpha.by ? alpha.by.numel() : 1;
+  check(parts == 1 || x.shape()[0] == parts,
+        [&] { return "scale: " + std::to_string(parts) + " factors for " + text(x); });
   dispatch(x.dtype(), "scale", [&](auto type) {
     dispatch(y.tensor.dtype(), "scale", [&](auto out_type) {
       using T = decltype(type);
       using U = decltype(out_type);
       using C = Compute<U>;
-      C a = C(value_of(alpha));
       bool accumulate = y.accumulate;
-      over_runs(
-          [=](int64_t n, const T* in, U* out) {
-            if (accumulate) {
-#pragma omp simd
-              for (int64_t i = 0; i < n; i++) out[i] = U(C(out[i]) + a * C(in[i]));
-            } else {
-#pragma omp simd
-              for (int64_t i = 0; i < n; i++) out[i] = U(a * C(in[i]));
-            }
-          },
-          Run<T>{x}, Run<U>{y.tensor});
+      if (parts == 1) {
+        C a = C(value_of(alpha));
+        return over_runs(
+            [=](int64_t n, const T* in, U* out) { scale_run(n, a, in, out, accumulate); },
+            Run<T>{x}, Run<U>{y.tensor});
+      }
+      int64_t rows = x.rows(), of_part = rows / parts, cols = x.cols();
+      parallel_for(rows, grain_for(rows, int64_t(sizeof(T) + sizeof(U)) * cols),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t r = begin; r < end; r++)
+                       scale_run(cols, C(value_of(alpha, r / of_part)), Run<T>{x}.at(r, 0),
+                                 Run<U>{y.tensor}.at(r, 0), accumulate);
+                   });
     });
   });
 }

@@ -38,13 +38,25 @@ template <class F>
 void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y, const F& f) {
   check_parts(op, x, y);
   int64_t parts = y.numel();
-  int64_t length = parts == 1 ? 0 : x.shape()[0] / parts;
-  for (int64_t k = 0; k < parts; k++) {
-    double s = factor * sum_pieces(parts == 1 ? x : x.slice(k * length, (k + 1) * length), f);
+  auto put = [&](int64_t k, double s) {
     dispatch(y.dtype(), op, [&](auto type) {
-      y.data<decltype(type)>()[k] = decltype(type)(Compute<decltype(type)>(s));
+      y.data<decltype(type)>()[k] = decltype(type)(Compute<decltype(type)>(factor * s));
     });
+  };
+  if (parts == x.rows()) {  // one for every row
+    dispatch(x.dtype(), op, [&](auto type) {
+      using T = decltype(type);
+      parallel_for(parts, grain_for(parts, int64_t(sizeof(T)) * x.cols()),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t r = begin; r < end; r++)
+                       put(r, f(x.data<T>() + r * x.row_stride(), x.cols()));
+                   });
+    });
+    return;
   }
+  int64_t length = parts == 1 ? 0 : x.shape()[0] / parts;
+  for (int64_t k = 0; k < parts; k++)
+    put(k, sum_pieces(parts == 1 ? x : x.slice(k * length, (k + 1) * length), f));
 }
 
 }  // namespace

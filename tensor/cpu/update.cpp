@@ -7,18 +7,21 @@
 
 namespace murmur {
 
-void CpuEngine::descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
+void CpuEngine::descend(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
                         Tensor& shadow) const {
   check_same("descend", d, w);
   dispatch(w.dtype(), "descend", [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     double r = value_of(rate);
-    C a = C(r), b = C(1 - r * decay);
+    C a = C(r), b = C(1 - r * decay), otherwise = cautious ? C(1) : b;
     over_runs_of<T>(
         [=](int64_t n, const T* direction, T* out) {
 #pragma omp simd
-          for (int64_t i = 0; i < n; i++) out[i] = T(b * C(out[i]) - a * C(direction[i]));
+          for (int64_t i = 0; i < n; i++) {
+            C move = C(direction[i]), value = C(out[i]);
+            out[i] = T((move * value >= 0 ? b : otherwise) * value - a * move);
+          }
         },
         d, w);
   });
@@ -88,7 +91,10 @@ void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared
   sum_of_squares(bank, squares);
   for (int64_t k = 0; k < count; k++) {
     Tensor x = bank.slice(k, k + 1);
-    scale(1 / (std::sqrt(squares.data<double>()[k]) + eps), x, {x});
+    double factor = 1 / (std::sqrt(squares.data<double>()[k]) + eps);
+    bool beyond = factor < 1e-30 || factor > 1e30;  // close to what fp32 can hold: in two halves
+    for (int times = 0; times < (beyond ? 2 : 1); times++)
+      scale(beyond ? std::sqrt(factor) : factor, x, {x});
   }
   fill(f, 1);
   fill(squared, 1);

@@ -148,6 +148,21 @@ void CudaEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& 
   (hopper_fits(at, {&qkv, &y}) ? hopper_attention : general_forward)(at, qkv, y, lse);
 }
 
+void CudaEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const {
+  Doing doing("largest_scores", {&qkv, &y});
+  check_largest_scores(heads, qkv, y);
+  if (qkv.numel() == 0) return;
+  Heads at{int(qkv.shape()[-2]), int(heads), int(qkv.cols() / (3 * heads))};
+  check(at.size <= kLargestHead, "largest_scores: heads larger than 256 are not supported");
+  Tensor top({qkv.rows() * heads}, DType::f32, Device::cuda);
+  dispatch_single(qkv.dtype(), "largest_scores", [&](auto type) {
+    using T = decltype(type);
+    launch_rows(largest_score_rows<T>, qkv, at, qkv.data<T>(), top.data<float>());
+  });
+  launch(largest_of_head, unsigned(heads), 256, 0, top.data<float>(), qkv.rows() / at.time, at,
+         y.data<float>());
+}
+
 void CudaEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
                                     const Tensor& lse, const Tensor& dy, Into dqkv) const {
   Doing doing("attention backward", {&qkv, &dy});

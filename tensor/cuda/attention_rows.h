@@ -65,6 +65,31 @@ __global__ void attention_rows(const T* qkv, T* y, float* lse, Heads at, int64_t
   if (threadIdx.x % 32 == 0) lse[row] = kLn2 * (top + log2f(sum));
 }
 
+// top[row] <- the largest score of a query.
+template <class T>
+__global__ void largest_score_rows(const T* qkv, float* top, Heads at, int64_t rows) {
+  int64_t row = int64_t(blockIdx.x) * kRowWarps + threadIdx.x / 32;
+  if (row >= rows) return;  // the whole warp
+  int size = at.size, head = row / at.time, query = row % at.time;
+  int64_t width = at.width(), stride = 3 * width;
+  const T* q = qkv + at.packed(head);
+  HeadRow own(q + query * stride, size);
+  float largest = -INFINITY;
+  for (int key = 0; key <= query; key++) {
+    largest = fmaxf(largest, dot(own, HeadRow(q + width + key * stride, size)));
+  }
+  if (threadIdx.x % 32 == 0) top[row] = largest / sqrtf(float(size));
+}
+
+// y[h] <- max(y[h], top of all its queries), a block to a head.
+__global__ void __launch_bounds__(256)
+    largest_of_head(const float* top, int64_t batch, Heads at, float* y) {
+  float largest = BlockTeam::max(batch * at.time, -INFINITY, [=](int64_t i) {
+    return top[(i / at.time * at.heads + blockIdx.x) * at.time + i % at.time];
+  });
+  if (threadIdx.x == 0) y[blockIdx.x] = fmaxf(y[blockIdx.x], largest);
+}
+
 // kKeys: the warp owns a key and makes dk and dv from the queries that see it; else it owns a query
 // and makes dq.
 template <class T, bool kKeys>

@@ -14,8 +14,8 @@ template <class T, bool kSquare>
 __global__ void __launch_bounds__(256)
     sum_piece(Rows<T> x, int64_t length, int64_t cols, int64_t grain, bool wide, double* partial) {
   constexpr int N = kNeighbours<T>;
-  int64_t begin = blockIdx.x * grain, end = begin + grain < length ? begin + grain : length;
-  int64_t first = blockIdx.y * length;
+  int64_t begin = blockIdx.y * grain, end = begin + grain < length ? begin + grain : length;
+  int64_t first = blockIdx.x * length;
   double s = 0;
 #pragma unroll 2
   for (int64_t i = begin + threadIdx.x * N; i < end; i += 256 * N) {
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(256)
     for (int j = 0; j < N; j++) s += kSquare ? double(v[j]) * double(v[j]) : double(v[j]);
   }
   s = BlockTeam::over_block(s, Add2{});
-  if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = s;
+  if (threadIdx.x == 0) partial[blockIdx.x * gridDim.y + blockIdx.y] = s;
 }
 
 template <class T>
@@ -88,7 +88,7 @@ void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y) {
     using T = decltype(type);
     Rows<T> rows = rows_of<T>(x, e);
     bool flat = x.contiguous() && rows.wide(kNeighbours<T>);
-    launch(sum_piece<T, kSquare>, dim3{unsigned(pieces), unsigned(parts)}, 256, 0, rows, length,
+    launch(sum_piece<T, kSquare>, dim3{unsigned(parts), unsigned(pieces)}, 256, 0, rows, length,
            e.cols, grain, flat, partial.data<double>());
   });
   auto finish = [&](auto* out) {

@@ -8,8 +8,10 @@ namespace cuda {
 
 struct Descend {
   float decay;
+  bool cautious;
   __device__ void operator()(float rate, float d, float& w, float& shadow) const {
-    shadow = w = (1 - rate * decay) * w - rate * d;
+    float keep = cautious && !(d * w >= 0) ? 1.f : 1 - rate * decay;
+    shadow = w = keep * w - rate * d;
   }
 };
 
@@ -93,8 +95,8 @@ void with_number(const Tensor& x, const F& f) {
 
 }  // namespace
 
-void CudaEngine::descend(const Factor& rate, double decay, const Tensor& d, Tensor& w,
-                         Tensor& shadow) const {
+void CudaEngine::descend(const Factor& rate, double decay, bool cautious, const Tensor& d,
+                         Tensor& w, Tensor& shadow) const {
   Doing doing("descend", {&d, &w});
   check_shape("descend", d, w);
   if (shadow) check_shape("descend", d, shadow);
@@ -102,7 +104,7 @@ void CudaEngine::descend(const Factor& rate, double decay, const Tensor& d, Tens
   Extent e = shadow ? extent_of(w, d, shadow) : extent_of(w, d);
   auto r = factor_of("descend", rate, e);
   dispatch_single(d.dtype(), "descend", [&](auto type) {
-    launch_elementwise(Descend{float(decay)}, e, r, in<decltype(type)>(d, e),
+    launch_elementwise(Descend{float(decay), cautious}, e, r, in<decltype(type)>(d, e),
                        out<float>(w, e, true), out<bf16>(shadow, e));
   });
 }

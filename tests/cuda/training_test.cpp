@@ -2,6 +2,7 @@
 #include <filesystem>
 
 #include "nn/model.h"
+#include "optim/registry.h"
 #include "optim/update.h"
 #include "tensor/cuda/runtime.h"
 #include "tests/cuda/parity.h"
@@ -92,20 +93,30 @@ void check_same_checkpoint(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-TEST_CASE("ten steps on the GPU are ten steps on the CPU") {
-  for (const char* arch : {"gpt2", "modern"}) {
-    for (const char* optimizer : {"adamw", "muon"}) {
-      CAPTURE(arch);
-      CAPTURE(optimizer);
-      std::string name = std::string(arch) + "-" + optimizer;
-      std::vector<Assignment> settings = {{"arch", arch}, {"optimizer", optimizer}};
-      if (std::string(optimizer) == "muon") settings.push_back({"optimizer.ns_dtype", "fp32"});
+TEST_CASE("ten steps on the GPU are ten steps on the CPU, with every optimizer") {
+  for (const OptimizerEntry& entry : optimizer_list()) {
+    for (const char* arch : {"gpt2", "modern"}) {
+      bool usual = entry.name == "adamw" || entry.name == "muon";
+      auto optimizer = make_optimizer(entry.name);
+      bool clips = optimizer->largest_score() > 0;
+      if (std::string(arch) == "modern" && (!usual || clips)) continue;
+      CAPTURE(std::string(arch));
+      CAPTURE(entry.name);
+      std::string name = std::string(arch) + "-" + entry.name;
+      std::vector<Assignment> settings = {{"arch", arch}, {"optimizer", entry.name}};
+      bool orthogonalizes = false;
+      for (const Option& option : all_options(*optimizer))
+        orthogonalizes = orthogonalizes || option.name == "ns_dtype";
+      if (clips) settings.push_back({"optimizer.qk_clip", "0.001"});
+      if (orthogonalizes) settings.push_back({"optimizer.ns_dtype", "fp32"});
       auto expected = run(name + "-cpu", settings);
       settings.push_back({"device", "cuda"});
-      CHECK(difference(run(name + "-cuda", settings), expected) < 2e-4);
+      // Bases made on the host (SOAP) rest on statistics with null spaces: rounding chooses there.
+      CHECK(difference(run(name + "-cuda", settings), expected) <
+            (optimizer->replayable() ? 2e-4 : 1e-2));
+      if (!usual) continue;
       settings.push_back({"dtype", "bf16"});
-      settings.push_back({"optimizer.lr", optimizer == std::string("muon") ? "0.02" : "0.001"});
-      if (std::string(optimizer) == "muon") settings.push_back({"optimizer.ns_dtype", "auto"});
+      if (orthogonalizes) settings.push_back({"optimizer.ns_dtype", "auto"});
       CHECK(difference(run(name + "-bf16", settings), expected) < 3e-2);
     }
   }

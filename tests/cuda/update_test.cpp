@@ -16,8 +16,10 @@ const Shape kShapes[] = {{1}, {7}, {3, 20}, {2, 33, 65}, {3, 4, 1024}};
 TEST_CASE("cuda: descend moves the weights and writes the shadow") {
   for (const Shape& shape : kShapes) {
     for (bool shadowed : {false, true}) {
-      for (bool banked : {false, true}) {
+      for (auto [banked, cautious] :
+           {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
         CAPTURE(text(shape));
+        CAPTURE(cautious);
         Pair w = values(shape, DType::f32, 1), d = values(shape, DType::f32, 2);
         Pair by = values({banked ? shape[0] : 1}, DType::f32, 3);
         Pair shadow = shadowed ? result(shape, DType::bf16) : Pair{};
@@ -25,10 +27,12 @@ TEST_CASE("cuda: descend moves the weights and writes the shadow") {
           // On the CPU a rate has one number; a bank is a loop over its matrices.
           for (int64_t k = 0; device == Device::cpu && banked && k < shape[0]; k++) {
             Tensor part = w.host.slice(k, k + 1), none;
-            e.descend(0.5 * to_vector(by.host)[size_t(k)], 0.1, d.host.slice(k, k + 1), part, none);
+            e.descend(0.5 * to_vector(by.host)[size_t(k)], 0.1, cautious, d.host.slice(k, k + 1),
+                      part, none);
           }
           if (device == Device::cuda || !banked) {
-            e.descend({0.5, by.on(device)}, 0.1, d.on(device), w.on(device), shadow.on(device));
+            e.descend({0.5, by.on(device)}, 0.1, cautious, d.on(device), w.on(device),
+                      shadow.on(device));
           } else if (shadowed) {
             e.copy(w.host, shadow.host);
           }
@@ -44,8 +48,8 @@ TEST_CASE("cuda: descend takes a direction in bf16") {
   Pair w = values({3, 40}, DType::f32, 1), d = values({3, 40}, DType::bf16, 2);
   Tensor exact({3, 40}, DType::f32), none;
   cpu().copy(d.host, exact);
-  cpu().descend(0.1, 0.01, exact, w.host, none);
-  gpu().descend(0.1, 0.01, d.device, w.device, none);
+  cpu().descend(0.1, 0.01, false, exact, w.host, none);
+  gpu().descend(0.1, 0.01, false, d.device, w.device, none);
   check_equal(w);
 }
 
@@ -121,7 +125,7 @@ TEST_CASE("cuda: a captured update reads its numbers anew at every replay") {
   Tensor w = Tensor::zeros({9}, DType::f32, Device::cuda), none;
   Tensor ones({9}, DType::f32, Device::cuda), rate = on_gpu(Tensor::of({1}, {1}, DType::f64));
   gpu().fill(ones, 1);
-  auto work = [&] { gpu().descend({1, rate}, 0, ones, w, none); };
+  auto work = [&] { gpu().descend({1, rate}, 0, false, ones, w, none); };
   work();
   std::function<void()> replay = gpu().capture(work);
   gpu().fill(rate, 2);

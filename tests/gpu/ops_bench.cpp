@@ -211,7 +211,9 @@ void muon_direction(Bench& bench, int64_t count, int64_t rows, int64_t cols) {
                 (*state)[s.name] = Tensor::zeros(s.shape, DType::f32, Device::cuda);
               Tensor gradient = random(shape, DType::f32), direction = made(shape, DType::f32);
               Tensor step = to(Device::cuda, Tensor::of({1}, {1}, DType::f64));
-              return [=]() mutable { muon->direction(*bank, gradient, *state, step, direction); };
+              return [=]() mutable {
+                muon->direction({*bank, gradient, gradient, *state, step, 0.01, 0}, direction);
+              };
             });
 }
 

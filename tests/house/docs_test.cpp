@@ -394,10 +394,11 @@ TEST_CASE("the new optimizer is made by name and gives its direction") {
   for (const StateShape& s : optimizer->state(bank)) state[s.name] = Tensor::zeros(s.shape);
   Tensor g = Tensor::of({3, -0.001}, {1, 1, 2}), d(g.shape());
   Tensor step = Tensor::of({1}, {1}, DType::f64);
-  optimizer->direction(bank, g, state, step, d);  // v = g^2 / 4
+  Question question{bank, g, bank.value, state, step, optimizer->learning_rate, 0};
+  optimizer->direction(question, d);  // v = g^2 / 4
   CHECK(to_vector(d)[0] == doctest::Approx(2));
   CHECK(to_vector(d)[1] == doctest::Approx(-2).epsilon(1e-3));
-  optimizer->direction(bank, g, state, step, d);  // v = g^2 (1/4 + 3/16)
+  optimizer->direction(question, d);  // v = g^2 (1/4 + 3/16)
   CHECK(to_vector(d)[0] == doctest::Approx(1 / std::sqrt(0.4375)));
 }
 )";
@@ -499,7 +500,21 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
     CHECK_MESSAGE(!(ours && contains(line, "warning:")), line);
   }
   run("build/test_autograd", folder);
-  run("build/test_optim", folder);
+  run("build/test_optim -sf='*contract_test.cpp,*recipes_test.cpp'", folder);
+  // The new optimizer where a user looks for it.
+  run("cmake --build build --target murmur", folder);
+  run("build/murmur list optimizers | grep '^| rmsprop '", folder);
+  run("build/murmur list ops | grep '^| softplus '", folder);
+  run("build/murmur train --help | grep -- '--optimizer.beta '", folder);
+  run("yes 'let there be light' | head -c 9000 > text.txt && "
+      "build/murmur data prepare text.txt --out data",
+      folder);
+  const std::string tiny = " --n-layer 1 --n-head 1 --n-embd 8 --block-size 8 --batch-size 2";
+  run("build/murmur bench optimizers --optimizers rmsprop" + tiny + " | grep update_ms", folder);
+  run("build/murmur compare --optimizers 'rmsprop:beta=0.99,adamw' --seeds 2 --steps 3 "
+      "--data data --out race" +
+          tiny + " | grep '^rmsprop:beta=0.99 '",
+      folder);
 }
 
 // Minutes of building, so only on request: build/test_house --no-skip -tc="every exercise of the

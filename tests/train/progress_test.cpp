@@ -246,3 +246,19 @@ TEST_CASE("the shown loss is an average that forgets a NaN") {
   CHECK(contains(text, "step 3/100  loss nan"));
   CHECK(contains(text, "step 4/100  loss 3.0000"));
 }
+
+TEST_CASE("several runs in a row: each has its title, and its own average") {
+  Screen screen;
+  Progress progress(20, screen.stream(), false, 5);
+  progress.begin("run 1/2 muon");
+  progress.update(5, 4, 1e-3, 1000);
+  progress.update(10, 4, 1e-3, 1000);
+  progress.begin("run 2/2 adamw");
+  progress.update(15, 2, 1e-3, 1000);
+  CHECK(contains(screen.text(), "run 1/2 muon  step 10/20  loss 4.0000"));
+  CHECK(contains(screen.text(), "run 2/2 adamw  step 15/20  loss 2.0000"));
+  ProgressState state = kHalfWay;
+  state.title = "run 3/4 muon lr 0.02";
+  CHECK(progress_line(state, 100).starts_with("run 3/4 muon lr 0.02  1000/2000 ["));
+  for (int width = 0; width < 120; width++) CHECK(int(progress_line(state, width).size()) <= width);
+}

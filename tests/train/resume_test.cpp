@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "optim/registry.h"
 #include "tests/train/run_command.h"
 #include "train/checkpoint.h"
 #include "train/interrupt.h"
@@ -80,7 +81,8 @@ Words resumed(const std::string& name, const Words& more = {}) {
 }  // namespace
 
 TEST_CASE("stopped after k steps and resumed, a run equals one that never stopped") {
-  for (const std::string optimizer : {"adamw", "muon", "sgd"}) {
+  for (const OptimizerEntry& entry : optimizer_list()) {
+    const std::string optimizer = entry.name;
     CAPTURE(optimizer);
     const std::string whole = optimizer + "-whole", parts = optimizer + "-parts";
     output_of(constant(whole, optimizer, 11));
@@ -88,6 +90,11 @@ TEST_CASE("stopped after k steps and resumed, a run equals one that never stoppe
     output_of(resumed(parts, {"--steps", "7"}));
     CHECK(contains(output_of(resumed(parts, {"--steps", "11"})), "going on after step 7"));
     check_same_run(place() / parts, place() / whole);
+    // The checkpoint holds the weights that the last validation was about.
+    const std::string said = output_of({"eval", place() / whole, "--json"}), key = "\"val_loss\": ";
+    CHECK(
+        std::stod(said.substr(said.find(key) + key.size())) ==
+        doctest::Approx(*read_log(place() / whole + "/log.jsonl").back().val_loss).epsilon(1e-12));
   }
 }
 

@@ -1,0 +1,81 @@
+// optim/dion.cpp - Dion: a direction of low rank, with what it leaves out kept for later (Ahn et
+// al., arXiv 2504.05295).
+//
+//   b = m + g                          everything not yet applied
+//   P = orthonormal columns of b Q     one power iteration from the last step's Q
+//   R = b^T P                          b's part in the space of P is P R^T
+//   m <- b - (1 - mu) P R^T
+//   Q <- R, columns of length 1
+//   d = sqrt(m / n) P Q^T
+//
+// Q (n, r) starts as normal numbers; a column that R has nothing for stays as it was, so that a
+// gradient of zeros moves nothing and forgets nothing. Kept here is Q^T, (K, r, n).
+#include <algorithm>
+#include <cmath>
+
+#include "optim/optimizer.h"
+
+namespace murmur {
+namespace {
+
+class Dion final : public Optimizer {
+ public:
+  Dion() {
+    learning_rate = 0.01;
+    weight_decay = 0.01;
+  }
+
+  std::vector<Option> options() override {
+    return {{"momentum", &momentum_, "mu: what an applied part leaves behind", 0, 1},
+            {"rank", &rank_, "of the direction, as a share of the matrix's smaller side", 1e-6, 1}};
+  }
+  bool matrices_only() const override { return true; }
+  std::vector<StateShape> state(const Bank& bank) const override {
+    return {{"momentum", {bank.count, bank.rows, bank.cols}},
+            {"Q", {bank.count, rank(bank), bank.cols}, 1}};
+  }
+  void direction(const Question& q, Tensor& d) const override {
+    const Engine& e = engine(q.gradient.device());
+    Tensor &b = q.state["momentum"], &right = q.state["Q"];
+    auto make = [&](Shape shape) { return Tensor(shape, b.dtype(), b.device()); };
+    int64_t count = q.bank.count, rows = q.bank.rows, r = rank(q.bank);
+    Tensor left = make({count, rows, r}), raw = make({count, rows, r}), part = make(right.shape());
+    e.scale(1, q.gradient, {b, true});
+    e.matmul(b, right, {raw}, {.transpose_b = true});
+    e.orthonormal_columns(raw, left);
+    e.matmul(left, b, {part}, {.transpose_a = true});  // R^T
+    e.matmul(left, part, {b, true}, {.alpha = -(1 - momentum_)});
+
+    // The step takes columns of R as they are, zeros where there is nothing; Q keeps its own.
+    Tensor of_rows = part.view({count * r, q.bank.cols}), kept = right.view(of_rows.shape());
+    e.scale(1e-15, kept, {kept});
+    e.scale(1, of_rows, {kept, true});
+    normalize_rows(1e-8, of_rows);
+    normalize_rows(0, kept);
+    e.matmul(left, part, {d}, {.alpha = std::sqrt(double(rows) / double(q.bank.cols))});
+  }
+
+ private:
+  int64_t rank(const Bank& bank) const {
+    double smaller = double(std::min(bank.rows, bank.cols));
+    return std::max<int64_t>(1, int64_t(std::lround(rank_ * smaller)));
+  }
+  static void normalize_rows(double eps, Tensor& x) {
+    const Engine& e = engine(x.device());
+    Tensor norm({x.rows()}, x.dtype(), x.device()), more(norm.shape(), x.dtype(), x.device());
+    e.sum_of_squares(x, norm);
+    e.map(Unary::sqrt, norm, norm);
+    e.fill(more, std::max(eps, 1e-30));
+    e.scale(1, more, {norm, true});
+    e.map(Unary::reciprocal, norm, norm);
+    e.scale({1, norm}, x, {x});
+  }
+
+  double momentum_ = 0.95, rank_ = 1;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_dion() { return std::make_unique<Dion>(); }
+
+}  // namespace murmur

@@ -1,0 +1,82 @@
+// optim/schedule_free_adamw.cpp - AdamW without a schedule (Defazio et al., arXiv 2405.15682): a
+// fast sequence z, its average x, and gradients taken between them, at y = (1 - b1) z + b1 x.
+//
+//   v <- b2 v + (1 - b2) g^2              u = g / (sqrt(v / (1 - b2^t)) + eps) + decay y
+//   w_t = (largest rate so far)^2         c = w_t / (w_1 + .. + w_t)
+//   z <- z - lr u                         x <- (1 - c) x + c z
+//
+// The parameters that train are y; those to evaluate and publish are x. With o = z - y, which
+// starts at zero, all of it is
+//
+//   d = (1 - b1 (1 - c)) u - (c / lr) o       (y <- y - lr d)
+//   o <- (1 - c) (o - lr b1 u)                x = y + (1 - 1/b1) o
+//
+// Meant for --schedule constant with a warm-up.
+#include "optim/optimizer.h"
+
+namespace murmur {
+namespace {
+
+class ScheduleFreeAdamW final : public Optimizer {
+ public:
+  ScheduleFreeAdamW() { learning_rate = 2.5e-3; }
+
+  std::vector<Option> options() override {
+    return {{"beta1", &beta1_, "how far gradients are taken towards the average", 0.01, 1},
+            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 1},
+            {"eps", &eps_, "added to the root of the mean square", 0, 1}};
+  }
+  std::vector<StateShape> state(const Bank& bank) const override {
+    Shape shape{bank.count, bank.rows, bank.cols};
+    return {{"o", shape}, {"v", shape}, {"weights", {bank.count}}, {"largest_rate", {bank.count}}};
+  }
+  bool decays_itself() const override { return true; }
+  void direction(const Question& q, Tensor& d) const override {
+    const Engine& e = engine(d.device());
+    Tensor &o = q.state["o"], &largest = q.state["largest_rate"], &sum = q.state["weights"];
+    Tensor u(o.shape(), o.dtype(), o.device()), g(o.shape(), o.dtype(), o.device());
+    e.fill(g, 0);
+    e.adam(q.gradient, g, q.state["v"], u, 0, beta2_, eps_, q.number);
+    if (q.decay != 0) e.scale(q.decay, q.value, {u, true});
+
+    // One number for every matrix of the bank; all are alike.
+    auto make = [&] { return Tensor(sum.shape(), sum.dtype(), sum.device()); };
+    Tensor one = make(), tiny = make(), rate = make(), w = make(), c = make(), rest = make();
+    Tensor by = make();
+    e.fill(one, 1);
+    e.fill(tiny, 1e-30);
+    e.scale(q.rate, one, {rate});
+    e.zip(Binary::maximum, largest, rate, largest);
+    e.map(Unary::square, largest, w);
+    e.scale(1, w, {sum, true});
+    e.zip(Binary::maximum, sum, tiny, c);
+    e.zip(Binary::div, w, c, c);
+    e.zip(Binary::sub, one, c, rest);  // 1 - c
+
+    e.scale(1, one, {by});
+    e.scale(-beta1_, rest, {by, true});  // 1 - b1 (1 - c)
+    e.scale({1, by}, u, {d});
+    e.zip(Binary::maximum, rate, tiny, by);
+    e.zip(Binary::div, c, by, by);  // c / lr
+    e.scale({-1, by}, o, {d, true});
+
+    e.scale({1, rest}, o, {o});
+    e.zip(Binary::mul, rest, rate, by);
+    e.scale({-beta1_, by}, u, {o, true});
+  }
+  bool averages() const override { return true; }
+  void evaluation_value(const State& state, Tensor& value) const override {
+    engine(value.device()).scale(1 - 1 / beta1_, state.at("o"), {value, true});
+  }
+
+ private:
+  double beta1_ = 0.9, beta2_ = 0.999, eps_ = 1e-8;
+};
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_schedule_free_adamw() {
+  return std::make_unique<ScheduleFreeAdamW>();
+}
+
+}  // namespace murmur
