@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 
 #include "optim/qk_clip.h"
 
@@ -80,8 +81,17 @@ void Update::apply() {
     e.clip_factor(squares_, clip_norm_, clip_factor_);
     if (g.device() == Device::cpu) clipped = item(clip_factor_) != 1;  // known here: spare the pass
   }
-  for (Part& part : parts_)
-    part.optimizer().elementwise() ? step_slices(part, clipped) : step_whole(part, clipped);
+  std::vector<Matrix> matrices;
+  for (Part& part : parts_) {
+    if (part.optimizer().elementwise()) {
+      step_slices(part, clipped);
+    } else if (g.device() == Device::cpu && part.bank.count >= omp_get_max_threads()) {
+      for (int64_t k = 0; k < part.bank.count; k++) matrices.push_back({&part, k});
+    } else {
+      step_bank(part, part.bank, part.state, clipped);
+    }
+  }
+  step_matrices(std::move(matrices), clipped);
   if (largest_score_ > 0) qk_clip(parameters_, largest_score_);
 }
 
@@ -95,8 +105,8 @@ static double decay_of_step(const Optimizer& optimizer, double decay) {
   return optimizer.decays_itself() ? 0 : decay;
 }
 
-void Update::step_whole(Part& part, bool clipped) {
-  Bank& bank = part.bank;
+// `bank` and `state`: of the part, or of some of its matrices.
+void Update::step_bank(const Part& part, Bank& bank, State& state, bool clipped) {
   const Optimizer& optimizer = part.optimizer();
   const Engine& e = engine(bank.value.device());
   auto like_bank = [&] {
@@ -108,10 +118,39 @@ void Update::step_whole(Part& part, bool clipped) {
     e.scale({1, clip_factor_}, bank.gradient, {gradient});
   }
   Factor rate = part.rate(schedule_);
-  optimizer.direction({bank, gradient, bank.value, part.state, step_, rate, part.decay()},
-                      direction);
+  optimizer.direction({bank, gradient, bank.value, state, step_, rate, part.decay()}, direction);
   e.descend(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay, direction,
             bank.value, bank.shadow);
+}
+
+// On cores of a CPU, a matrix to each: everything about it happens in one core's cache, and nobody
+// waits for anybody. That changes no bit, because a matrix's result does not depend on its
+// neighbours in the bank (tests/optim/contract_test.cpp). A GPU takes whole banks.
+void Update::step_matrices(std::vector<Matrix> matrices, bool clipped) {
+  auto cost = [](const Matrix& m) {
+    const Bank& bank = m.part->bank;
+    return bank.rows * bank.cols * std::min(bank.rows, bank.cols);
+  };
+  std::stable_sort(matrices.begin(), matrices.end(),
+                   [&](const Matrix& a, const Matrix& b) { return cost(a) > cost(b); });
+  std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic, 1)
+  for (size_t i = 0; i < matrices.size(); i++) {
+    try {
+      auto [part, k] = matrices[i];
+      auto own = [k = k](const Tensor& x) { return x ? x.slice(k, k + 1) : x; };
+      const Bank& all = part->bank;
+      Bank bank{all.name,          all.role,        1, all.rows, all.cols, own(all.value),
+                own(all.gradient), own(all.shadow), {}};
+      State state;
+      for (const auto& [name, tensor] : part->state) state[name] = own(tensor);
+      step_bank(*part, bank, state, clipped);
+    } catch (...) {
+#pragma omp critical
+      error = std::current_exception();
+    }
+  }
+  if (error) std::rethrow_exception(error);
 }
 
 // Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow

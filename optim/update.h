@@ -58,7 +58,12 @@ class Update {
     double decay() const;
   };
   void start(State& state, const Part& part) const;
-  void step_whole(Part& part, bool clipped);
+  struct Matrix {
+    Part* part;
+    int64_t k;  // of its bank
+  };
+  void step_bank(const Part& part, Bank& bank, State& state, bool clipped);
+  void step_matrices(std::vector<Matrix> matrices, bool clipped);
   void step_slices(Part& part, bool clipped);
 
   Parameters& parameters_;

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "tensor/dtype.h"
+
 namespace murmur {
 
 constexpr int64_t kVectorBytes = 64;
@@ -28,23 +30,41 @@ struct VectorOf<double> {
 // How the left side lies in memory: a(i, p) = data[i * stride + p], or data[p * stride + i].
 enum class Left { rows, columns };
 
-// Turns the square block from[i * from_stride + j] into to[j * to_stride + i], one vector a side,
-// by exchanging halves of ever smaller size between pairs of vectors.
+// Which lanes make the two results of an exchange of halves, for a pair of vectors whose lanes
+// count on from one to the other. Tables, because g++ 12 makes such masks anew in every call.
+template <class Lane, int L>
+struct ExchangeMasks {
+  alignas(kVectorBytes) Lane low[4][L] = {}, high[4][L] = {};
+  constexpr ExchangeMasks() {
+    for (int level = 0; level < 4; level++) {
+      for (int j = 0, half = 1 << level; j < L; j++) {
+        low[level][j] = Lane(j & half ? L + j - half : j);
+        high[level][j] = Lane(j & half ? L + j : j + half);
+      }
+    }
+  }
+};
+template <class Lane, int L>
+inline constexpr ExchangeMasks<Lane, L> kExchange;
+
+// Transposes a square block of words of type C, one vector a side, by exchanging halves of ever
+// larger size between pairs of vectors. Rows lie `from_bytes` and `to_bytes` apart.
 template <class C>
-inline void transpose_block(const C* from, int64_t from_stride, C* to, int64_t to_stride) {
+inline void transpose_words(const void* from, int64_t from_bytes, void* to, int64_t to_bytes) {
   using V = typename VectorOf<C>::type;
   using Lane = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
   typedef Lane Mask __attribute__((vector_size(kVectorBytes)));
   constexpr int L = int(kLanes<C>);
+  const char* in = static_cast<const char*>(from);
+  char* out = static_cast<char*>(to);
   V row[L];
-  for (int i = 0; i < L; i++) std::memcpy(&row[i], from + i * from_stride, sizeof(V));
+  for (int i = 0; i < L; i++) std::memcpy(&row[i], in + i * from_bytes, sizeof(V));
 #pragma GCC unroll 4
-  for (int half = 1; half < L; half *= 2) {
+  for (int level = 0; (1 << level) < L; level++) {
+    const int half = 1 << level;
     Mask low, high;
-    for (int j = 0; j < L; j++) {
-      low[j] = Lane(j & half ? L + j - half : j);
-      high[j] = Lane(j & half ? L + j : j + half);
-    }
+    std::memcpy(&low, kExchange<Lane, L>.low[level], sizeof(Mask));
+    std::memcpy(&high, kExchange<Lane, L>.high[level], sizeof(Mask));
 #pragma GCC unroll 16
     for (int i = 0; i < L; i++) {
       if (i & half) continue;
@@ -53,7 +73,30 @@ inline void transpose_block(const C* from, int64_t from_stride, C* to, int64_t t
       row[i + half] = __builtin_shuffle(a, b, high);
     }
   }
-  for (int i = 0; i < L; i++) std::memcpy(to + i * to_stride, &row[i], sizeof(V));
+  for (int i = 0; i < L; i++) std::memcpy(out + i * to_bytes, &row[i], sizeof(V));
+}
+
+// Turns a block of kTurnRows x kLanes, from[i * from_stride + j], into to[j * to_stride + i].
+template <class T>
+constexpr int64_t kTurnRows = kVectorBytes / int64_t(sizeof(T));
+template <class C>
+inline void transpose_block(const C* from, int64_t from_stride, C* to, int64_t to_stride) {
+  transpose_words<C>(from, from_stride * int64_t(sizeof(C)), to, to_stride * int64_t(sizeof(C)));
+}
+
+// pairs[q][j] = (from[2 q][j], from[2 q + 1][j]), 16 of each.
+inline void make_pairs(const bf16* from, int64_t stride, uint32_t* pairs) {
+  for (int64_t q = 0; q < 16; q++, from += 2 * stride) {
+#pragma omp simd
+    for (int64_t j = 0; j < 16; j++)
+      pairs[q * 16 + j] = uint32_t(from[j].bits) | uint32_t(from[stride + j].bits) << 16;
+  }
+}
+// 32 x 16: as pairs, which are words.
+inline void transpose_block(const bf16* from, int64_t from_stride, bf16* to, int64_t to_stride) {
+  alignas(kVectorBytes) uint32_t pairs[16 * 16];
+  make_pairs(from, from_stride, pairs);
+  transpose_words<float>(pairs, kVectorBytes, to, to_stride * int64_t(sizeof(bf16)));
 }
 
 template <Left kLeft, int kRows, int kVectors, class C>

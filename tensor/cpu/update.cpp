@@ -84,20 +84,23 @@ void CpuEngine::clip_factor(const Tensor& squares, double limit, Tensor& factor)
   fill(factor, std::min(1.0, limit / (std::sqrt(value_of({1, squares})) + 1e-6)));
 }
 
-// Divides in place: here the pass costs little, and matrices of 1e-30 or 1e30 need no special case.
+// Divides in place only what is close to the ends of what fp32 can hold.
 void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const {
   int64_t count = bank.shape()[0];
   Tensor squares({count}, DType::f64);
   sum_of_squares(bank, squares);
   for (int64_t k = 0; k < count; k++) {
-    Tensor x = bank.slice(k, k + 1);
     double factor = 1 / (std::sqrt(squares.data<double>()[k]) + eps);
-    bool beyond = factor < 1e-30 || factor > 1e30;  // close to what fp32 can hold: in two halves
-    for (int times = 0; times < (beyond ? 2 : 1); times++)
-      scale(beyond ? std::sqrt(factor) : factor, x, {x});
+    if (factor < 1e-12 || factor > 1e12) {
+      Tensor x = bank.slice(k, k + 1);
+      scale(std::sqrt(factor), x, {x});  // in two halves: the whole may be more than fp32 holds
+      scale(std::sqrt(factor), x, {x});
+      factor = 1;
+    }
+    Tensor own = f.slice(k, k + 1), square = squared.slice(k, k + 1);
+    fill(own, factor);
+    fill(square, factor * factor);
   }
-  fill(f, 1);
-  fill(squared, 1);
 }
 
 }  // namespace murmur
