@@ -133,7 +133,8 @@ std::vector<Option> Orthogonalization::options() {
 DType Orthogonalization::type(const Tensor& like) const {
   if (dtype == "bf16") return DType::bf16;
   if (dtype == "fp32") return DType::f32;
-  bool half = like.device() == Device::cuda && !find_orthogonalizer(method).wants_fp32;
+  bool half = like.dtype() == DType::f32 && engine(like.device()).fast_bf16() &&
+              !find_orthogonalizer(method).wants_fp32;
   return half ? DType::bf16 : like.dtype();
 }
 

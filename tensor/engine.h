@@ -150,6 +150,8 @@ class Engine {
                     Into y) const = 0;
 
   // matmul, attention, gather, random ------------------------------------------------------------
+  // Are products of bf16 much faster here than those of fp32?
+  virtual bool fast_bf16() const = 0;
   // c (+)= alpha op(a) op(b) + beta plus + bias. Rank 3 with rank 3 is a batch; else a is rows() x
   // cols().
   virtual void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const = 0;

@@ -136,6 +136,7 @@ class WatchedEngine final : public Engine {
             Into y) const override {
     watch("rope", 0, {qkv, y}, [&] { inner_.rope(heads, direction, qkv, angles, y); });
   }
+  bool fast_bf16() const override { return inner_.fast_bf16(); }
   void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const override {
     watch("matmul", matmul_flops(a, c, form), {a, b, c, form.plus, form.activated, form.slope_at},
           [&] { inner_.matmul(a, b, c, form); });

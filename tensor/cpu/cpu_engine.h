@@ -64,6 +64,7 @@ class CpuEngine final : public Engine {
             Into y) const override;
 
   // matmul.cpp
+  bool fast_bf16() const override;
   void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const override;
 
   // attention.cpp

@@ -297,6 +297,8 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
 
 }  // namespace
 
+bool CpuEngine::fast_bf16() const { return amx_available(); }
+
 void CpuEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const {
   check(a.dtype() == b.dtype(),
         [&] { return "matmul: " + text(a) + " x " + text(b) + ": element types differ"; });

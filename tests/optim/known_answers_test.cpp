@@ -44,7 +44,9 @@ struct Traced {
 // Steps on one 3 x 4 matrix with gradients G1, then G2.
 Traced two_steps_on_matrix(const std::string& name, const Settings& settings, DType dtype,
                            const std::string& watch = "") {
-  NamedOptimizer use = configured(name, settings);
+  Settings all = settings;
+  if (dtype == DType::f32) all["ns_dtype"] = "fp32";
+  NamedOptimizer use = configured(name, all);
   Training t({{"w", {3, 4}}}, use, 0, dtype);
   auto put = [](const std::vector<double>& from, Tensor& to) {
     cpu_engine().copy(Tensor::of(from, to.shape(), DType::f64), to);

@@ -85,6 +85,7 @@ void check_trajectory(const std::string& arch, const std::string& optimizer, dou
   } else {
     set(*main, "lr", "0.02");
     set(*main, "weight_decay", "0.01");
+    set(*main, "ns_dtype", "fp32");
     set(*adamw, "lr", "0.003");
     set(*adamw, "weight_decay", "0");
     set(*adamw, "eps", "1e-10");
