@@ -62,18 +62,19 @@ std::string folder_of(const Contender& contender) {
   return folder;
 }
 
-Contender parse_contender(const std::string& label, const std::vector<double>& factors) {
-  size_t colon = std::min(label.find(':'), label.size());
-  Contender contender{label, trimmed(label.substr(0, colon)), {}, {}, ""};
+Contender parse_contender(const std::string& text, const std::vector<double>& factors) {
+  size_t colon = std::min(text.find(':'), text.size());
+  Contender contender{"", trimmed(text.substr(0, colon)), {}, {}, ""};
+  contender.label = contender.optimizer;
   if (contender.optimizer.empty()) {
     throw InputError(fmt::format(
         "optimizers: a name is missing in '{}'; write name, or name:setting=value;setting=value",
-        label));
+        text));
   }
   double usual = make_optimizer(contender.optimizer)->learning_rate;
   for (double factor : factors) contender.rates.push_back(in_six_digits(factor * usual));
-  if (colon == label.size()) return contender;
-  for (const std::string& part : split(label.substr(colon + 1), ';')) {
+  if (colon == text.size()) return contender;
+  for (const std::string& part : split(text.substr(colon + 1), ';')) {
     size_t equals = part.find('=');
     if (equals == part.npos || equals == 0)
       throw InputError(fmt::format("'{}' is no setting; write setting=value", part));
@@ -81,6 +82,7 @@ Contender parse_contender(const std::string& label, const std::vector<double>& f
     if (key == "lr") {
       contender.rates = parse_numbers(value, '|', "lr");
     } else {
+      contender.label += (contender.settings.empty() ? ":" : ";") + key + "=" + value;
       bool whole = key == "auxiliary" || key.starts_with("auxiliary.");
       if (!contender.settings.emplace(whole ? key : "optimizer." + key, value).second)
         throw InputError(fmt::format("'{}' stands there twice; leave one out", key));

@@ -12,7 +12,7 @@
 namespace murmur {
 
 struct Contender {
-  std::string label;      // as it was typed
+  std::string label;      // as it was typed, without rates
   std::string optimizer;  // "muon"
   // Without the rate, by full name: "optimizer.momentum", "auxiliary", "auxiliary.lr".
   std::map<std::string, std::string> settings;

@@ -12,6 +12,7 @@ constexpr int kGramThreads = 256;
 
 // v less its parts along the `count` columns of q. parts: `count` numbers of scratch.
 __device__ inline void take_out(int m, int count, const double* q, double* parts, double* v) {
+#pragma unroll 1
   for (int twice = 0; twice < 2; twice++) {
     for (int j = threadIdx.x / 32; j < count; j += kGramThreads / 32) {  // a column to a warp
       double t = 0;
@@ -42,8 +43,12 @@ __global__ void __launch_bounds__(kGramThreads)
   double* parts = columns + int64_t(m) * n;
   x += blockIdx.x * int64_t(m) * n;
   q += blockIdx.x * int64_t(m) * n;
-  BlockTeam::each(int64_t(m) * n,
-                  [=](int64_t at) { columns[at % n * m + at / n] = double(x[at]); });
+  auto each_element = [=](auto f) {  // a row to a warp: f(place in the matrix, place in columns)
+    for (int i = threadIdx.x / 32; i < m; i += kGramThreads / 32) {
+      for (int j = threadIdx.x % 32; j < n; j += 32) f(int64_t(i) * n + j, int64_t(j) * m + i);
+    }
+  };
+  each_element([=](int64_t from, int64_t to) { columns[to] = double(x[from]); });
   __syncthreads();
   int unit = 0;  // the next unit vector to try
   for (int j = 0; j < n; j++) {
@@ -68,8 +73,7 @@ __global__ void __launch_bounds__(kGramThreads)
     }
     times(1 / left);
   }
-  BlockTeam::each(int64_t(m) * n,
-                  [=](int64_t at) { q[at] = T(float(columns[at % n * m + at / n])); });
+  each_element([=](int64_t to, int64_t from) { q[to] = T(float(columns[from])); });
 }
 
 }  // namespace cuda

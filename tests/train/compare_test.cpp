@@ -113,7 +113,7 @@ TEST_CASE("contenders: names, settings, rates, and a folder that does not depend
   CHECK(all[0].settings.empty());
   CHECK(all[0].rates == std::vector<double>{0.0001, 0.001, 0.003});  // not 0.00030000000000000003
   CHECK(all[1].label == "muon");
-  CHECK(all[2].label == "muon:momentum=0.9;lr=0.04|0.01 | 0.02");
+  CHECK(all[2].label == "muon:momentum=0.9");
   CHECK(all[2].settings == std::map<std::string, std::string>{{"optimizer.momentum", "0.9"}});
   CHECK(all[2].rates == std::vector<double>{0.01, 0.02, 0.04});
   CHECK(all[2].folder == "muon_momentum=0.9");
