@@ -8,6 +8,7 @@
 //   d = 0.2 sqrt(m n) w / (|w|_F + eps)
 #include <cmath>
 
+#include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
 
@@ -17,7 +18,7 @@ namespace {
 class AdaMuon final : public Optimizer {
  public:
   AdaMuon() {
-    learning_rate = 2e-3;
+    learning_rate = 4e-3;
     weight_decay = 0.1;
   }
 
@@ -43,21 +44,15 @@ class AdaMuon final : public Optimizer {
     if (sign_) e.map(Unary::sign, u, u);
     orthogonalize(u, orthogonalization_, 1, d);
 
-    Tensor w(m.shape(), m.dtype(), m.device()), e_s(m.shape(), m.dtype(), m.device());
+    Tensor w = like(m);
     e.map(Unary::square, d, w);
     e.lerp(1 - momentum_, w, v);
     e.map(Unary::sqrt, v, w);
-    e.fill(e_s, eps_);
-    e.scale(1, e_s, {w, true});
+    add(eps_, w);
     e.zip(Binary::div, d, w, d);
-
-    Tensor norm({q.bank.count}, m.dtype(), m.device()), small(norm.shape(), m.dtype(), m.device());
-    e.sum_of_squares(d, norm);
-    e.map(Unary::sqrt, norm, norm);
-    e.fill(small, eps_);
-    e.scale(1, small, {norm, true});
-    e.map(Unary::reciprocal, norm, norm);
-    e.scale({0.2 * std::sqrt(double(q.bank.rows * q.bank.cols)), norm}, d, {d});
+    Tensor norm = norms(q.bank.count, d);
+    add(eps_, norm);
+    divide_parts(0.2 * std::sqrt(double(q.bank.rows * q.bank.cols)), norm, d);
   }
 
  private:

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "optim/numbers.h"
 #include "optim/optimizer.h"
 
 namespace murmur {
@@ -51,7 +52,7 @@ class Dion final : public Optimizer {
     e.scale(1e-15, kept, {kept});
     e.scale(1, of_rows, {kept, true});
     normalize_rows(1e-8, of_rows);
-    normalize_rows(0, kept);
+    normalize_rows(1e-30, kept);
     e.matmul(left, part, {d}, {.alpha = std::sqrt(double(rows) / double(q.bank.cols))});
   }
 
@@ -61,14 +62,9 @@ class Dion final : public Optimizer {
     return std::max<int64_t>(1, int64_t(std::lround(rank_ * smaller)));
   }
   static void normalize_rows(double eps, Tensor& x) {
-    const Engine& e = engine(x.device());
-    Tensor norm({x.rows()}, x.dtype(), x.device()), more(norm.shape(), x.dtype(), x.device());
-    e.sum_of_squares(x, norm);
-    e.map(Unary::sqrt, norm, norm);
-    e.fill(more, std::max(eps, 1e-30));
-    e.scale(1, more, {norm, true});
-    e.map(Unary::reciprocal, norm, norm);
-    e.scale({1, norm}, x, {x});
+    Tensor norm = norms(x.rows(), x);
+    add(eps, norm);
+    divide_parts(1, norm, x);
   }
 
   double momentum_ = 0.95, rank_ = 1;

@@ -18,6 +18,7 @@
 // No pass over o but two: |o|^2 = n sum s, and |w|^2 = n sum s / (sqrt(v) + eps)^2.
 #include <cmath>
 
+#include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
 #include "optim/scale.h"
@@ -64,17 +65,15 @@ class NorMuon final : public Optimizer {
       orthogonalize(u, orthogonalization_, 1, d);
     }
     bool columns = by_columns(q.bank);
-    auto like = [](const Tensor& x) { return Tensor(x.shape(), x.dtype(), x.device()); };
     double shared = double(columns ? q.bank.rows : q.bank.cols);  // elements of a neuron
-    Tensor s = like(v), inverse = like(v), floor = like(v);
+    Tensor s = like(v), inverse = like(v);
     columns ? mean_square_of_columns(d, s) : mean_square_of_rows(d, s);
     e.lerp(1 - beta2_, s, v);
 
-    e.fill(floor, floor_);
-    e.zip(Binary::maximum, v, floor, inverse);
+    e.copy(v, inverse);
+    at_least(floor_, inverse);
     e.map(Unary::sqrt, inverse, inverse);
-    e.fill(floor, eps_);
-    e.scale(1, floor, {inverse, true});
+    add(eps_, inverse);
     e.map(Unary::reciprocal, inverse, inverse);
 
     // after = |w|^2, before = |o|^2 or 0.04 m n; a matrix of zeros stays one.
@@ -88,9 +87,7 @@ class NorMuon final : public Optimizer {
     } else {
       e.fill(before, 0.04 * double(q.bank.rows * q.bank.cols));
     }
-    Tensor tiny = like(after);
-    e.fill(tiny, 1e-30);
-    e.zip(Binary::maximum, after, tiny, after);
+    at_least(1e-30, after);
     e.zip(Binary::div, before, after, after);
     e.map(Unary::sqrt, after, after);
     e.scale({1, after}, inverse, {inverse});
@@ -100,7 +97,7 @@ class NorMuon final : public Optimizer {
  private:
   void use_form() {
     bool paper = form_ == "paper", shape = form_ == "shape";
-    learning_rate = paper ? 2e-3 : 0.02;
+    learning_rate = paper ? 4e-3 : 0.02;
     weight_decay = paper ? 0.1 : 0;
     nesterov_ = !paper;
     rescale_ = paper ? "rms" : "norm";

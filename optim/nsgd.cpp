@@ -1,6 +1,7 @@
 // optim/nsgd.cpp - normalised gradient descent with momentum (Cutkosky & Mehta, arXiv 2002.03305).
 //
 //   m <- mu m + (1 - mu) g        d = m / |m|_F        of every parameter by itself
+#include "optim/numbers.h"
 #include "optim/optimizer.h"
 
 namespace murmur {
@@ -18,13 +19,10 @@ class NormalizedSgd final : public Optimizer {
     const Engine& e = engine(q.gradient.device());
     Tensor& m = q.state["momentum"];
     e.lerp(1 - momentum_, q.gradient, m);
-    Tensor norm({q.bank.count}, m.dtype(), m.device()), tiny(norm.shape(), m.dtype(), m.device());
-    e.sum_of_squares(m, norm);
-    e.map(Unary::sqrt, norm, norm);
-    e.fill(tiny, 1e-30);  // of a parameter of zeros
-    e.zip(Binary::maximum, norm, tiny, norm);
-    e.map(Unary::reciprocal, norm, norm);
-    e.scale({1, norm}, m, {d});
+    Tensor norm = norms(q.bank.count, m);
+    at_least(1e-30, norm);  // a parameter of zeros stays one
+    e.scale(1, m, {d});
+    divide_parts(1, norm, d);
   }
 
  private:

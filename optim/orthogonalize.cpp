@@ -3,9 +3,9 @@
 
 #include <utility>
 
+#include "optim/numbers.h"
 #include "optim/orthogonalizers.h"
 #include "optim/svd.h"
-#include "tensor/engine.h"
 
 namespace murmur {
 namespace {
@@ -49,15 +49,12 @@ struct Side {
 // Y <- diag(s) Y and A <- diag(s) A diag(s), s_i = (sum_j |A_ij|)^(-1/2) / safety.
 void precondition(const Side& side, double safety, Tensor& y, Tensor& gram, Tensor& scratch) {
   const Engine& e = side.e;
-  DType exact = compute_type(y.dtype());
   Shape shape{side.count, side.small};
-  Tensor s(shape, exact, y.device()), low(shape, exact, y.device());
-  Tensor rounded(shape, y.dtype(), y.device());
+  Tensor s(shape, compute_type(y.dtype()), y.device()), rounded(shape, y.dtype(), y.device());
   e.map(Unary::abs, gram, scratch);
   Tensor sums = s.view({s.numel()});
   e.sum(1, scratch.view({s.numel(), side.small}), sums);
-  e.fill(low, 1e-7);  // rows of zeros
-  e.zip(Binary::maximum, s, low, s);
+  at_least(1e-7, s);  // rows of zeros
   e.map(Unary::sqrt, s, s);
   e.map(Unary::reciprocal, s, s);
   e.scale(1 / safety, s, {s});
@@ -84,8 +81,7 @@ void steps_on_whole(const Side& side, const Orthogonalizer& method, int steps, b
 // keeps it accurate.
 void steps_on_gram(const Side& side, const Orthogonalizer& method, int steps, bool have_gram,
                    Tensor& y, Tensor& next, Tensor& r, Tensor& z) {
-  auto like_r = [&] { return Tensor(r.shape(), r.dtype(), r.device()); };
-  Tensor p = like_r(), q = like_r(), w = like_r();
+  Tensor p = like(r), q = like(r), w = like(r);
   double power = 1;  // a_1 .. a_t
   for (int step = 0, since = 0, most = 2; step < steps; step++) {
     double a = method.polynomial(step).a;

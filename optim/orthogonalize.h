@@ -19,8 +19,8 @@ struct Orthogonalization {
   std::string dtype = "auto";  // what it computes in
 
   std::vector<Option> options();  // orthogonalizer, ns_steps, ns_form, ns_dtype
-  // fp32, bf16; "auto" is bf16 where the processor multiplies that much faster (GPUs, CPUs with AMX)
-  // and the method bears it, and else the type of `like`.
+  // fp32, bf16; "auto" is bf16 where the processor multiplies that much faster (GPUs, CPUs with
+  // AMX) and the method bears it, and else the type of `like`.
   DType type(const Tensor& like) const;
 };
 

@@ -1,6 +1,8 @@
 // optim/qk_clip.cpp - a few operations on one number per head; nothing is read back.
 #include "optim/qk_clip.h"
 
+#include "optim/numbers.h"
+
 namespace murmur {
 
 void qk_clip(Parameters& parameters, double limit) {
@@ -9,11 +11,10 @@ void qk_clip(Parameters& parameters, double limit) {
     const Tensor& largest = p.largest_scores;
     const Engine& e = engine(largest.device());
     int64_t heads = p.qkv_heads;
-    Tensor limits(largest.shape(), largest.dtype(), largest.device());
-    Tensor root(largest.shape(), largest.dtype(), largest.device());
-    e.fill(limits, limit);
-    e.zip(Binary::maximum, largest, limits, root);
-    e.zip(Binary::div, limits, root, root);
+    Tensor root = like(largest);
+    e.copy(largest, root);
+    at_least(limit, root);
+    e.zip(Binary::div, constant(limit, root), root, root);
     e.map(Unary::sqrt, root, root);
     Tensor both({2 * heads}, root.dtype(), root.device());  // of queries, of keys
     for (int64_t half : {0, 1}) {

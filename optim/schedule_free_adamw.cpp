@@ -12,6 +12,7 @@
 //   o <- (1 - c) (o - lr b1 u)                x = y + (1 - 1/b1) o
 //
 // Meant for --schedule constant with a warm-up.
+#include "optim/numbers.h"
 #include "optim/optimizer.h"
 
 namespace murmur {
@@ -34,29 +35,27 @@ class ScheduleFreeAdamW final : public Optimizer {
   void direction(const Question& q, Tensor& d) const override {
     const Engine& e = engine(d.device());
     Tensor &o = q.state["o"], &largest = q.state["largest_rate"], &sum = q.state["weights"];
-    Tensor u(o.shape(), o.dtype(), o.device()), g(o.shape(), o.dtype(), o.device());
-    e.fill(g, 0);
+    Tensor u = like(o), g = constant(0, o);
     e.adam(q.gradient, g, q.state["v"], u, 0, beta2_, eps_, q.number);
     if (q.decay != 0) e.scale(q.decay, q.value, {u, true});
 
     // One number for every matrix of the bank; all are alike.
-    auto make = [&] { return Tensor(sum.shape(), sum.dtype(), sum.device()); };
-    Tensor one = make(), tiny = make(), rate = make(), w = make(), c = make(), rest = make();
-    Tensor by = make();
-    e.fill(one, 1);
-    e.fill(tiny, 1e-30);
+    const Tensor one = constant(1, sum);
+    Tensor rate = like(sum), w = like(sum), c = like(sum), rest = like(sum), by = like(sum);
     e.scale(q.rate, one, {rate});
     e.zip(Binary::maximum, largest, rate, largest);
     e.map(Unary::square, largest, w);
     e.scale(1, w, {sum, true});
-    e.zip(Binary::maximum, sum, tiny, c);
+    e.copy(sum, c);
+    at_least(1e-30, c);
     e.zip(Binary::div, w, c, c);
     e.zip(Binary::sub, one, c, rest);  // 1 - c
 
-    e.scale(1, one, {by});
-    e.scale(-beta1_, rest, {by, true});  // 1 - b1 (1 - c)
+    e.scale(-beta1_, rest, {by});
+    add(1, by);  // 1 - b1 (1 - c)
     e.scale({1, by}, u, {d});
-    e.zip(Binary::maximum, rate, tiny, by);
+    e.copy(rate, by);
+    at_least(1e-30, by);
     e.zip(Binary::div, c, by, by);  // c / lr
     e.scale({-1, by}, o, {d, true});
 

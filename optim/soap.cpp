@@ -14,13 +14,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/svd.h"
 
 namespace murmur {
 namespace {
-
-Tensor like(const Tensor& x) { return Tensor(x.shape(), x.dtype(), x.device()); }
 
 // left^T x right, or with `back` left x right^T. An empty basis is the identity.
 Tensor turned(const Tensor& left, const Tensor& x, const Tensor& right, bool back) {
@@ -133,15 +132,14 @@ class Soap final : public Optimizer {
       if (right) eigenvectors(right, right_basis);
       return e.fill(d, 0);
     }
-    Tensor m = kept("m"), v = kept("v"), w = like(m), divisor = like(m);
+    Tensor m = kept("m"), v = kept("v"), w = like(m);
     Tensor g = turned(left_basis, q.gradient, right_basis, false);
     e.lerp(1 - beta1_, g, m);
     e.map(Unary::square, g, w);
     e.lerp(1 - beta2_, w, v);
     e.map(Unary::sqrt, v, w);
-    e.fill(divisor, eps_);
-    e.scale(1, w, {divisor, true});
-    e.zip(Binary::div, m, divisor, w);
+    add(eps_, w);
+    e.zip(Binary::div, m, w, w);
     double k = double(updates);
     double correction = std::sqrt(1 - std::pow(beta2_, k)) / (1 - std::pow(beta1_, k));
     double rate = q.rate.value * (q.rate.by ? item(q.rate.by) : 1);

@@ -169,7 +169,7 @@ void write_plot(const Comparison& c, const std::string& path) {
             .x_label = "step",
             .y_label = "validation loss (nats per token)"};
   for (const Standing& s : c.standings) {
-    Curve curve{.label = fmt::format("{}, lr {}", s.contender.folder, s.rate),
+    Curve curve{.label = fmt::format("{}, lr {}", s.contender.label, s.rate),
                 .x = s.curve_steps,
                 .y = s.curve};
     for (size_t i = 0; c.seeds.size() > 1 && i < s.curve.size(); i++) {

@@ -92,15 +92,19 @@ std::optional<int64_t> step_from(const std::string& flag, const std::string& tex
   return step;
 }
 
-// A number from `low` up; CLI11's own check prints the largest double in full.
-CLI::Validator at_least(double low) {
-  auto refuse = [low](std::string& text) {
+// A number from `low` on; CLI11's own check prints the largest double in full.
+CLI::Validator at_least(double low, double high = INFINITY) {
+  auto refuse = [=](std::string& text) {
     double value = 0;
-    bool fits = CLI::detail::lexical_cast(text, value) && value >= low && std::isfinite(value);
-    return fits ? "" : fmt::format("'{}' is not a number from {} up", text, low);
+    bool fits = CLI::detail::lexical_cast(text, value) && value >= low && value <= high &&
+                std::isfinite(value);
+    if (fits) return std::string();
+    return fmt::format("'{}' is not a number from {} {}", text, low,
+                       std::isfinite(high) ? fmt::format("to {}", high) : "up");
   };
   return CLI::Validator(refuse, "");
 }
+constexpr double kMostSeeds = 1000;
 
 void run_sample(const std::string& folder, std::optional<int64_t> step, const std::string& prompt,
                 const SampleOptions& wanted, int64_t samples) {
@@ -225,14 +229,14 @@ int run(int argc, char** argv) {
       ->capture_default_str();
   compare_command->add_option("--seeds", race.seeds, "how many runs each: seed, seed + 1, ..")
       ->capture_default_str()
-      ->check(at_least(1));
+      ->check(at_least(1, kMostSeeds));
   compare_command
       ->add_option("--lrs", race.lrs,
                    "learning rates to tune over, as factors of each optimizer's default: 0.5,1,2")
       ->type_name("LIST");
   compare_command->add_option("--tune-seeds", race.tune_seeds, "seeds on which rates are tried")
       ->capture_default_str()
-      ->check(at_least(1));
+      ->check(at_least(1, kMostSeeds));
   double target = 0;
   compare_command
       ->add_option("--target", target,

@@ -60,8 +60,7 @@ inline void transpose_words(const void* from, int64_t from_bytes, void* to, int6
   V row[L];
   for (int i = 0; i < L; i++) std::memcpy(&row[i], in + i * from_bytes, sizeof(V));
 #pragma GCC unroll 4
-  for (int level = 0; (1 << level) < L; level++) {
-    const int half = 1 << level;
+  for (int half = 1, level = 0; half < L; half *= 2, level++) {
     Mask low, high;
     std::memcpy(&low, kExchange<Lane, L>.low[level], sizeof(Mask));
     std::memcpy(&high, kExchange<Lane, L>.high[level], sizeof(Mask));

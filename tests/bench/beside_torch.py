@@ -137,6 +137,20 @@ def parse_args():
     return args
 
 
+def write_record(args, dtype, results):
+    """Write the results, and what they depend on, to the file that --json names."""
+    record = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "commit": commit(),
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "dtype": dtype,
+        **results,
+    }
+    args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 def main():
     """Run the cases, print the table and write the JSON file."""
     args = parse_args()
@@ -146,16 +160,7 @@ def main():
     results = {case.name: run_case(case, contenders, args) for case in cases}
     print(markdown_table(results, contenders))
     if args.json:
-        record = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cpu": cpu_model(),
-            "commit": commit(),
-            "threads": args.threads,
-            "rounds": args.rounds,
-            "dtype": "fp32",
-            "cases": results,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(args, "fp32", {"cases": results})
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ import shlex
 import statistics
 import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
-from beside_torch import commit, cpu_model, run_json
+from beside_torch import run_json, write_record
 
 MURMUR = (
     "build/murmur bench optimizers --optimizers muon:ns_dtype=bf16 "
@@ -156,16 +155,7 @@ def main():
     results = {preset: run_preset(preset, contenders, args) for preset in args.presets}
     print(markdown_table(results, contenders))
     if args.json:
-        record = {
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cpu": cpu_model(),
-            "commit": commit(),
-            "threads": args.threads,
-            "rounds": args.rounds,
-            "dtype": "bf16",
-            "presets": results,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(args, "bf16", {"presets": results})
 
 
 if __name__ == "__main__":
