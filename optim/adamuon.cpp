@@ -26,7 +26,7 @@ class AdaMuon final : public Optimizer {
     std::vector<Option> all = {{"momentum", &momentum_, "mu, of gradients and of squares", 0, 1},
                                {"nesterov", &nesterov_, "look ahead by one step"},
                                {"sign", &sign_, "orthogonalise the sign of the momentum"},
-                               {"eps", &eps_, "added to the root of the mean square", 0, 1}};
+                               {"eps", &eps_, "added to the root of the mean square", 1e-30, 1}};
     for (Option& option : orthogonalization_.options()) all.push_back(std::move(option));
     return all;
   }

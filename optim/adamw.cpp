@@ -16,9 +16,9 @@ class AdamW final : public Optimizer {
   }
 
   std::vector<Option> options() override {
-    return {{"beta1", &beta1_, "decay of the mean of gradients", 0, 1},
-            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 1},
-            {"eps", &eps_, "added to the root of the mean square", 0, 1}};
+    return {{"beta1", &beta1_, "decay of the mean of gradients", 0, 0.999999},
+            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 0.999999},
+            {"eps", &eps_, "added to the root of the mean square", 1e-30, 1}};
   }
   bool elementwise() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {

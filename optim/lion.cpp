@@ -11,8 +11,8 @@ class Lion final : public Optimizer {
   Lion() { learning_rate = 1e-4; }
 
   std::vector<Option> options() override {
-    return {{"beta1", &beta1_, "decay within the step", 0, 1},
-            {"beta2", &beta2_, "decay of what is remembered", 0, 1}};
+    return {{"beta1", &beta1_, "decay within the step", 0, 0.999999},
+            {"beta2", &beta2_, "decay of what is remembered", 0, 0.999999}};
   }
   bool elementwise() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {

@@ -40,8 +40,8 @@ class NorMuon final : public Optimizer {
          {"paper", "code", "shape"},
          [this] { use_form(); }},
         {"momentum", &momentum_, "b1", 0, 1},
-        {"beta2", &beta2_, "decay of a neuron's mean square", 0, 1},
-        {"eps", &eps_, "added to the root of the mean square", 0, 1},
+        {"beta2", &beta2_, "decay of a neuron's mean square", 0, 0.999999},
+        {"eps", &eps_, "added to the root of the mean square", 1e-30, 1},
         {"nesterov", &nesterov_, "look ahead by one step"},
         {"neurons", &neurons_, "what shares a second moment", 0, 0, {"rows", "longer_side"}},
         {"rescale", &rescale_, "rms: to 0.2; norm: to the length before", 0, 0, {"rms", "norm"}},
@@ -87,7 +87,7 @@ class NorMuon final : public Optimizer {
     } else {
       e.fill(before, 0.04 * double(q.bank.rows * q.bank.cols));
     }
-    at_least(1e-30, after);
+    at_least(1e-10, after);  // what is left of a dead gradient fades, and squares stay in range
     e.zip(Binary::div, before, after, after);
     e.map(Unary::sqrt, after, after);
     e.scale({1, after}, inverse, {inverse});
@@ -103,7 +103,7 @@ class NorMuon final : public Optimizer {
     rescale_ = paper ? "rms" : "norm";
     neurons_ = shape ? "longer_side" : "rows";
     beta2_ = shape ? 0.9 : 0.95;
-    eps_ = paper ? 1e-8 : shape ? 0 : 1e-10;
+    eps_ = paper ? 1e-8 : shape ? 1e-30 : 1e-10;
     floor_ = shape ? 1e-10 : 0;
     orthogonalization_.method = shape ? "polar_express" : "jordan5";
   }

@@ -1,7 +1,6 @@
 // optim/nsgd.cpp - normalised gradient descent with momentum (Cutkosky & Mehta, arXiv 2002.03305).
 //
 //   m <- mu m + (1 - mu) g        d = m / |m|_F        of every parameter by itself
-#include "optim/numbers.h"
 #include "optim/optimizer.h"
 
 namespace murmur {
@@ -19,10 +18,11 @@ class NormalizedSgd final : public Optimizer {
     const Engine& e = engine(q.gradient.device());
     Tensor& m = q.state["momentum"];
     e.lerp(1 - momentum_, q.gradient, m);
-    Tensor norm = norms(q.bank.count, m);
-    at_least(1e-30, norm);  // a parameter of zeros stays one
-    e.scale(1, m, {d});
-    divide_parts(1, norm, d);
+    auto numbers = [&] { return Tensor({q.bank.count}, m.dtype(), m.device()); };
+    Tensor factor = numbers(), squared = numbers();
+    e.copy(m, d);
+    e.normalizers(d, 1e-30, factor, squared);  // in range even where squares of m are not
+    e.scale({1, factor}, d, {d});
   }
 
  private:

@@ -117,7 +117,14 @@ const std::vector<Orthogonalizer>& orthogonalizer_list() {
        joined(times(8, kJordan), times(2, kClassic)), 10},
       {"classic12", "twelve steps of (2, -1.5, 0.5), which converge to the polar factor",
        times(12, kClassic), 12},
-      {"exact", "the polar factor by SVD in double precision on the CPU: a slow reference", {}, 0},
+      {"exact",
+       "the polar factor by SVD in double precision on the CPU: a slow reference",
+       {},
+       0,
+       1,
+       1e-7,
+       false,
+       true},
   };
   return list;
 }

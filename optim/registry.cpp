@@ -32,9 +32,11 @@ std::unique_ptr<Optimizer> make_optimizer(const std::string& name) {
 std::vector<Option> all_options(Optimizer& optimizer) {
   std::vector<Option> all = {
       {"lr", &optimizer.learning_rate, "peak learning rate", 0, 1e3},
-      {"weight_decay", &optimizer.weight_decay, "decoupled weight decay", 0, 1e3},
-      {"cautious_decay", &optimizer.cautious_decay,
-       "decay only weights that the step does not shrink already"}};
+      {"weight_decay", &optimizer.weight_decay, "decoupled weight decay", 0, 1e3}};
+  if (!optimizer.decays_itself()) {
+    all.push_back({"cautious_decay", &optimizer.cautious_decay,
+                   "decay only weights that the step does not shrink already"});
+  }
   for (Option& option : optimizer.options()) all.push_back(std::move(option));
   return all;
 }

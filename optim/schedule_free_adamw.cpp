@@ -23,9 +23,9 @@ class ScheduleFreeAdamW final : public Optimizer {
   ScheduleFreeAdamW() { learning_rate = 2.5e-3; }
 
   std::vector<Option> options() override {
-    return {{"beta1", &beta1_, "how far gradients are taken towards the average", 0.01, 1},
-            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 1},
-            {"eps", &eps_, "added to the root of the mean square", 0, 1}};
+    return {{"beta1", &beta1_, "how far gradients are taken towards the average", 0.01, 0.999999},
+            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 0.999999},
+            {"eps", &eps_, "added to the root of the mean square", 1e-30, 1}};
   }
   std::vector<StateShape> state(const Bank& bank) const override {
     Shape shape{bank.count, bank.rows, bank.cols};

@@ -96,10 +96,11 @@ class Soap final : public Optimizer {
   }
 
   std::vector<Option> options() override {
-    return {{"beta1", &beta1_, "decay of the mean of gradients", 0, 1},
-            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 1},
-            {"shampoo_beta", &shampoo_beta_, "decay of the statistics of rows and columns", 0, 1},
-            {"eps", &eps_, "added to the root of the mean square", 0, 1},
+    return {{"beta1", &beta1_, "decay of the mean of gradients", 0, 0.999999},
+            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 0.999999},
+            {"shampoo_beta", &shampoo_beta_, "decay of the statistics of rows and columns", 0,
+             0.999999},
+            {"eps", &eps_, "added to the root of the mean square", 1e-30, 1},
             {"frequency", &frequency_, "updates between new bases", 1, 1e9},
             {"max_dim", &max_dim_, "longest side that has a basis", 0, 1e9}};
   }

@@ -218,15 +218,6 @@ void Update::with_evaluation_values(const std::function<void()>& work) {
   put_back();
 }
 
-bool Update::replayable(std::string& why) const {
-  for (const Part& part : parts_) {
-    if (part.optimizer().replayable()) continue;
-    why = part.route->use.name + " looks at the step's number on the host";
-    return false;
-  }
-  return true;
-}
-
 std::vector<Update::NamedState> Update::named_state() const {
   std::vector<NamedState> all;
   for (const Part& part : parts_) {

@@ -34,9 +34,6 @@ class Update {
   void with_evaluation_values(const std::function<void()>& work);
   bool averages() const;  // are they others for some optimizer?
 
-  // False when an optimizer cannot be part of a captured step; `why` then names it.
-  bool replayable(std::string& why) const;
-
   // The state as one named tensor per parameter, "h.0.attn.c_attn.weight.m", views of the state
   // itself: for saving, restoring and counting.
   struct NamedState {

@@ -151,6 +151,8 @@ void compare(const CompareOptions& options) {
     throw InputError(fmt::format("tune-seeds: {} is more than the {} seeds of the race",
                                  options.tune_seeds, options.seeds));
   }
+  if (std::filesystem::is_directory(options.json))
+    throw InputError(fmt::format("json: '{}' is a folder; name a file", options.json));
   std::filesystem::path folder = std::filesystem::path(options.json).parent_path();
   if (!folder.empty() && !std::filesystem::is_directory(folder)) {
     throw InputError(

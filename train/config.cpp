@@ -204,6 +204,14 @@ std::vector<Route> make_routes(const Config& c) {
       default_routes(configured("optimizer", c.optimizer, c.optimizer_options),
                      configured_auxiliary(c), c.row_blocks);
   for (const Route& route : routes) {
+    if (route.role != Role::matrix && route.use.optimizer->matrices_only()) {
+      throw InputError("auxiliary: " + route.use.name +
+                       " is for matrices only, and it is to take the rest; use adamw");
+    }
+    if (c.cuda_graph && !route.use.optimizer->replayable()) {
+      throw InputError("cuda_graph: " + route.use.name +
+                       " looks at the step's number on the host; leave cuda_graph off");
+    }
     if (route.use.optimizer->largest_score() > 0 && c.arch == "modern") {
       throw InputError(
           "optimizer: " + route.use.name +

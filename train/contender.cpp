@@ -37,7 +37,7 @@ std::vector<double> parse_numbers(const std::string& text, char separator,
     double value = 0;
     auto [stop, error] = std::from_chars(part.data(), part.data() + part.size(), value);
     bool is_number = error == std::errc() && stop == part.data() + part.size();
-    if (!is_number || !(value > 0) || !std::isfinite(value))
+    if (!is_number || !(value > 1e-300) || !std::isfinite(value))
       throw InputError(fmt::format("{}: '{}' is not a number above 0", what, part));
     if (std::count(numbers.begin(), numbers.end(), value))
       throw InputError(fmt::format("{}: {} stands there twice; leave one out", what, part));
@@ -48,7 +48,9 @@ std::vector<double> parse_numbers(const std::string& text, char separator,
 }
 
 // 3 * 0.1 is 0.30000000000000004, and a folder is named after it.
-double in_six_digits(double value) { return std::stod(fmt::format("{:.6g}", value)); }
+double in_six_digits(double value) {
+  return std::strtod(fmt::format("{:.6g}", value).c_str(), nullptr);
+}
 
 std::string folder_of(const Contender& contender) {
   std::string folder = contender.optimizer;
@@ -74,12 +76,15 @@ Contender parse_contender(const std::string& text, const std::vector<double>& fa
   double usual = make_optimizer(contender.optimizer)->learning_rate;
   for (double factor : factors) contender.rates.push_back(in_six_digits(factor * usual));
   if (colon == text.size()) return contender;
+  bool rates_given = false;
   for (const std::string& part : split(text.substr(colon + 1), ';')) {
     size_t equals = part.find('=');
     if (equals == part.npos || equals == 0)
       throw InputError(fmt::format("'{}' is no setting; write setting=value", part));
     std::string key = trimmed(part.substr(0, equals)), value = trimmed(part.substr(equals + 1));
+    if (key == "lr" && rates_given) throw InputError("'lr' stands there twice; write lr=0.01|0.02");
     if (key == "lr") {
+      rates_given = true;
       contender.rates = parse_numbers(value, '|', "lr");
     } else {
       contender.label += (contender.settings.empty() ? ":" : ";") + key + "=" + value;
@@ -112,9 +117,10 @@ std::vector<Contender> parse_contenders(const std::string& text, const std::stri
   for (size_t i = 0; i < contenders.size(); i++) {
     const Contender &first = contenders[0], &last = contenders[i];
     for (size_t j = 0; j < i; j++) {
-      if (contenders[j].folder == last.folder && contenders[j].rates == last.rates) {
-        throw InputError(fmt::format("optimizers: '{}' and '{}' are the same; leave one out",
-                                     contenders[j].label, last.label));
+      if (contenders[j].folder == last.folder) {
+        throw InputError(fmt::format(
+            "optimizers: '{}' stands there twice; several rates are written lr=0.01|0.02",
+            last.label));
       }
     }
     if (last.rates.size() != first.rates.size()) {

@@ -92,6 +92,31 @@ std::optional<int64_t> step_from(const std::string& flag, const std::string& tex
   return step;
 }
 
+// config.toml of the run that `flags` want to go on with; none where there is no such run.
+std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
+  auto value = [](const std::vector<Assignment>& all, const std::string& key) {
+    std::string last;
+    for (const auto& [name, text] : all) {
+      if (name == key) last = text;
+    }
+    return last;
+  };
+  std::string out = value(flags, "out"), path = (out.empty() ? Config{}.out : out) + "/config.toml";
+  std::FILE* file = std::fopen(path.c_str(), "r");
+  if (!file) return {};
+  std::fclose(file);
+  std::vector<Assignment> saved = read_toml(path);
+  for (const char* key : {"optimizer", "auxiliary"}) {
+    std::string began = value(saved, key), wanted = value(flags, key);
+    if (!wanted.empty() && wanted != began) {
+      throw InputError(fmt::format(
+          "{}: the run of '{}' began with {}, not {}; resume without --{}, or start another run",
+          key, path, began, wanted, key));
+    }
+  }
+  return saved;
+}
+
 // A number from `low` on; CLI11's own check prints the largest double in full.
 CLI::Validator at_least(double low, double high = INFINITY) {
   auto refuse = [=](std::string& text) {
@@ -206,14 +231,7 @@ int run(int argc, char** argv) {
     std::optional<int64_t> from = step_from("--resume-from", resume_from);
     if (from) resume = true;
     std::vector<Assignment> base;
-    if (resume) {
-      std::string out = train_flags.config().out;
-      std::string saved = out + "/config.toml";
-      if (std::FILE* file = std::fopen(saved.c_str(), "r")) {
-        std::fclose(file);
-        base = read_toml(saved);
-      }
-    }
+    if (resume) base = saved_settings(train_flags.assignments({}));
     train(train_flags.config(base), resume, from);
   });
 

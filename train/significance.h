@@ -1,6 +1,7 @@
 // train/significance.h - does a difference mean anything? Pure arithmetic over a few numbers.
 #pragma once
 
+#include <cmath>
 #include <span>
 #include <vector>
 
@@ -17,9 +18,9 @@ double student_p(double t, double degrees_of_freedom);
 
 // Two contenders on the same seeds. What a seed does to both of them cancels in the differences.
 struct PairedTest {
-  double difference;  // mean of b - a
-  double error;       // its standard error
-  double t, p;        // two-sided, n - 1 degrees of freedom; NaN for fewer than two seeds
+  double difference = NAN;  // mean of b - a
+  double error = NAN;       // its standard error
+  double t = NAN, p = NAN;  // two-sided, n - 1 degrees of freedom; NaN for fewer than two seeds
 };
 PairedTest paired_test(std::span<const double> a, std::span<const double> b);
 

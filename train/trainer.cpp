@@ -81,8 +81,6 @@ Trainer::Trainer(const Config& config, bool resume, std::optional<int64_t> from,
       share_(loss_.shape(), loss_.dtype(), device_),
       step_([this] { step_on_device(); }) {
   engine(device_).fill(share_, 1.0 / double(config.accumulation));
-  if (std::string why; config.cuda_graph && !update_.replayable(why))
-    throw InputError("cuda_graph: " + why + "; leave cuda_graph off");
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
   if (from || has_checkpoint(config_.out)) {
     if (!resume) {
@@ -111,11 +109,12 @@ void Trainer::restore(std::optional<int64_t> from) {
           checkpoint.path, state.name, config_.optimizer));
     }
     Tensor saved = checkpoint.optimizer.read(state.name);
-    if (saved.numel() != state.tensor.numel()) {
-      throw InputError(fmt::format("{}: state '{}' is {}, the model wants {}", checkpoint.path,
-                                   state.name, text(saved), text(state.tensor)));
+    if (!(saved.shape() == state.tensor.shape())) {
+      throw InputError(fmt::format(
+          "{}: state '{}' is {}, these settings want {}; resume with those the run began with",
+          checkpoint.path, state.name, text(saved.shape()), text(state.tensor.shape())));
     }
-    engine(state.tensor.device()).copy(saved.view(state.tensor.shape()), state.tensor);
+    engine(state.tensor.device()).copy(saved, state.tensor);
   }
   for (const Parameter& p : model_.parameters.all()) {
     if (!update_.averages()) break;
@@ -123,6 +122,14 @@ void Trainer::restore(std::optional<int64_t> from) {
     engine(device_).copy(checkpoint.optimizer.read(p.name + kTraining), value);
   }
   model_.parameters.refresh_shadow();
+  size_t wanted =
+      update_.named_state().size() + (update_.averages() ? model_.parameters.all().size() : 0);
+  if (checkpoint.optimizer.names().size() != wanted) {
+    throw InputError(fmt::format(
+        "{}: holds {} tensors of optimizer state, {} with these settings has {}; resume with those "
+        "the run began with",
+        checkpoint.path, checkpoint.optimizer.names().size(), config_.optimizer, wanted));
+  }
   start_ = checkpoint.step;
 }
 

@@ -93,9 +93,11 @@ void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared
     double factor = 1 / (std::sqrt(squares.data<double>()[k]) + eps);
     if (factor < 1e-12 || factor > 1e12) {
       Tensor x = bank.slice(k, k + 1);
-      scale(std::sqrt(factor), x, {x});  // in two halves: the whole may be more than fp32 holds
-      scale(std::sqrt(factor), x, {x});
-      factor = 1;
+      // By powers of two, which change no digit, in halves: the whole may be more than fp32 holds.
+      int exponent = std::ilogb(std::min(factor, 1e300));
+      scale(std::ldexp(1.0, exponent / 2), x, {x});
+      scale(std::ldexp(1.0, exponent - exponent / 2), x, {x});
+      factor = std::ldexp(factor, -exponent);
     }
     Tensor own = f.slice(k, k + 1), square = squared.slice(k, k + 1);
     fill(own, factor);

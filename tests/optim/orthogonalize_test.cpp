@@ -415,6 +415,18 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("auto is never bf16 for methods that do not bear it, the exact one among them") {
+  for_each_method([](const Orthogonalizer& method) {
+    Orthogonalization how{.method = method.name};
+    for (DType dtype : {DType::f32, DType::f64}) {
+      DType chosen = how.type(Tensor({1, 2, 2}, dtype));
+      bool half = dtype == DType::f32 && e.fast_bf16() && !method.wants_fp32;
+      CHECK((chosen == DType::bf16) == half);
+      if (method.steps == 0) CHECK(chosen == dtype);
+    }
+  });
+}
+
 TEST_CASE("what is no bank, and what is on no list, is refused") {
   Tensor flat({3, 4});
   CHECK_THROWS_AS(orthogonalize(flat, {}, 1, flat), Error);

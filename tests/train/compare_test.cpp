@@ -123,7 +123,6 @@ TEST_CASE("contenders: names, settings, rates, and a folder that does not depend
   CHECK(config.optimizer == "muon");
   CHECK(config.optimizer_options.at("momentum") == "0.9");
   CHECK(make_routes(config)[0].use.optimizer->learning_rate == 0.04);
-  CHECK(parse_contenders("muon:lr=0.01,muon:lr=0.02", "").size() == 2);
   CHECK(parse_contenders("adamw", "")[0].rates.size() == 1);
 }
 
@@ -149,7 +148,11 @@ TEST_CASE("contenders: every mistake is one line that names it") {
   refused("muon:lr=0.1|1e9", "", {"'1000000000'", "1000"});
   refused("muon", "1,two", {"lrs", "'two'"});
   refused("muon", "0,1", {"lrs", "'0'", "above 0"});
-  refused("muon,adamw,muon", "", {"'muon' and 'muon' are the same"});
+  refused("muon,adamw,muon", "", {"'muon'", "twice"});
+  refused("muon:lr=0.01,muon:lr=0.02", "", {"'muon'", "twice", "lr=0.01|0.02"});
+  refused("muon:lr=0.1;lr=0.2", "", {"'lr'", "twice"});
+  refused("muon", "1e-310", {"lrs", "'1e-310'"});
+  refused("muon:auxiliary=normuon", "", {"auxiliary", "normuon", "matrices only"});
   refused("muon:lr=0.1|0.2,adamw", "", {"2 learning rates", "'adamw' 1", "equally many"});
   refused("muon:lr=0.1,adamw", "1,2", {"1 learning rate,", "'adamw' 2"});
 }
@@ -167,6 +170,10 @@ TEST_CASE("compare refuses what would make a race unfair or senseless") {
   refused({"--tune-seeds", "4"}, {"tune-seeds", "4", "3 seeds"});
   refused({"--target", "low"}, {"--target", "low"});
   refused({"--json", place() / "absent/file.json"}, {"json", "absent"});
+  refused({"--json", place().data}, {"json", "is a folder"});
+  refused({"--seeds", "99999999999999999999"}, {"--seeds"});
+  refused({"--optimizers", "adamw,soap", "--cuda-graph", "true"}, {"cuda_graph", "soap"});
+  refused({"--optimizers", "adamw,muonclip", "--arch", "modern"}, {"muonclip", "arch"});
   refused({"--n-head", "5"}, {});
   refused({"--optimizer-s", "muon"}, {"--optimizers"});
 }

@@ -98,6 +98,23 @@ TEST_CASE("stopped after k steps and resumed, a run equals one that never stoppe
   }
 }
 
+TEST_CASE("a run goes on with its own optimizer, whose settings may change, or not at all") {
+  output_of(constant("settled", "adamw", 2));
+  for (const char* key : {"optimizer", "auxiliary"}) {
+    check_refused(resumed("settled", {std::string("--") + key, "lion", "--steps", "3"}),
+                  {key, "began with adamw", "not lion"});
+  }
+  output_of(resumed("settled", {"--optimizer.beta2", "0.9", "--steps", "3"}));
+  output_of(resumed("settled", {"--optimizer", "adamw", "--steps", "4"}));
+  output_of(constant("cut", "muon", 2));
+  check_refused(resumed("cut", {"--row-blocks", "qkv", "--steps", "3"}),
+                {"c_attn.weight.momentum", "the run began with"});
+  output_of(constant("based", "soap", 2));
+  check_refused(resumed("based", {"--optimizer.max_dim", "0", "--steps", "3"}),
+                {"optimizer state", "the run began with"});
+  check_same_run(place() / "based", place() / "based");  // still whole
+}
+
 TEST_CASE("the number of threads may change at the interruption") {
   // Wide enough that the work is shared out: slices of an update, pieces of a matmul.
   Words wide = {"train", "--data",     place().data, "--preset",     "nano", "--n-layer",
