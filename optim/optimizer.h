@@ -28,7 +28,7 @@ struct StateShape {
 // value and state then are that slice's.
 struct Question {
   const Bank& bank;  // K matrices of m x n; of the whole bank even where a slice is asked about
-  const Tensor gradient;  // (K, m, n), clipped; the type of the parameters
+  const Tensor gradient;  // (K, m, n), clipped; fp32, or fp64 in tests
   const Tensor value;     // W before the step
   State& state;
   const Tensor number;  // of the step, from 1: (1) fp64, a tensor so that a captured step can be
