@@ -92,6 +92,11 @@ std::vector<Var> record_many(std::vector<Tensor> values,
   return results;
 }
 
+void on_backward(std::function<void()> visit) {
+  if (current_tape)
+    current_tape->nodes_.push_back({{}, [visit = std::move(visit)](std::span<Tensor>) { visit(); }});
+}
+
 void Tape::backward(const Var& result, const Tensor& seed) {
   check(current_tape == this, "backward: another tape or NoGrad is active");
   check(result.wants_gradient(),
@@ -112,7 +117,7 @@ void Tape::backward(const Var& result, const Tensor& seed) {
     Node node = std::move(nodes_.back());
     nodes_.pop_back();
     std::vector<Tensor> gradients;
-    bool any = false;
+    bool any = node.outputs.empty();  // a visit
     for (auto& slot : node.outputs) {
       gradients.push_back(slot->written ? slot->gradient : Tensor());
       any = any || slot->written;

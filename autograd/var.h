@@ -97,6 +97,7 @@ class Tape {
 
  private:
   friend std::vector<Var> record_many(std::vector<Tensor>, std::function<void(std::span<Tensor>)>);
+  friend void on_backward(std::function<void()>);
 
   struct Node {
     std::vector<std::shared_ptr<GradientSlot>> outputs;
@@ -124,6 +125,8 @@ bool recording(std::initializer_list<Var> inputs);
 // constant.
 Var record(Tensor value, std::initializer_list<Var> inputs,
            std::function<void(const Tensor& dy)> backward);
+// Calls `visit` when backward comes back to this point; never, where nothing is recorded.
+void on_backward(std::function<void()> visit);
 // Several results at once; the caller has asked recording(). A gradient that never came is empty;
 // a node may move the others out and write into them.
 std::vector<Var> record_many(std::vector<Tensor> values,

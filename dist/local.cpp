@@ -1,4 +1,4 @@
-// dist/local.cpp - one node on its own.
+// dist/local.cpp - one rank on its own.
 #include "dist/strategy.h"
 
 namespace murmur {
@@ -6,8 +6,7 @@ namespace {
 
 class Local final : public Strategy {
  public:
-  void before_update(Parameters&) override {}
-  void after_update(Parameters&) override {}
+  bool own_weights() const override { return true; }
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
-// dist/strategy.cpp - strategies.def and transports.def, expanded.
+// dist/strategy.cpp - strategies.def, expanded.
 #include "dist/strategy.h"
 
+#include "dist/collectives.h"
 #include "tensor/nearest.h"
 
 namespace murmur {
@@ -28,13 +29,46 @@ std::unique_ptr<Strategy> make_strategy(const std::string& name) {
                    "'?");
 }
 
-const std::vector<TransportEntry>& transport_list() {
-  static const std::vector<TransportEntry> list = {
-#define TRANSPORT(name, summary) {#name, summary},
-#include "dist/transports.def"
-#undef TRANSPORT
+void configure(Strategy& strategy, const std::string& name,
+               const std::map<std::string, std::string>& settings) {
+  std::vector<Option> options = strategy.options();
+  for (const auto& [key, value] : settings) {
+    if (options.empty())
+      throw InputError("strategy." + key + ": strategy " + name + " has no settings");
+    set_option(options, "strategy.", key, value);
+  }
+}
+
+Share Strategy::start(Parameters& parameters, const std::vector<Route>&) {
+  parameters_ = &parameters;
+  return {};
+}
+
+void Strategy::with_common_weights(const std::function<void()>& work) {
+  if (!own_weights() || c().size() == 1) return work();
+  Tensor& x = parameters().values();
+  const Engine& e = engine(x.device());
+  Tensor own(x.shape(), x.dtype(), x.device());
+  e.copy(x, own);
+  all_reduce(c(), "mean weights", {x});
+  e.scale(1.0 / double(c().size()), x, {x});
+  parameters().refresh_shadow();
+  work();
+  e.copy(own, x);
+  parameters().refresh_shadow();
+}
+
+std::function<void(Tensor&)> Strategy::sum_squares() const {
+  return [this](Tensor& squares) { all_reduce(c(), "norm", {squares}); };
+}
+
+std::function<void()> Strategy::join_scores() const {
+  return [this] {
+    for (const Parameter& p : parameters().all()) {
+      Tensor largest = p.largest_scores;  // a weight shares them with its bias
+      if (largest && p.role == Role::matrix) all_reduce_max(c(), "scores", largest);
+    }
   };
-  return list;
 }
 
 }  // namespace murmur

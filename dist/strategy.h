@@ -1,22 +1,77 @@
-// dist/strategy.h - what nodes do together around an update. A strategy knows no formula of an
+// dist/strategy.h - what ranks do together around an update. A strategy knows no formula of an
 // optimizer, and an optimizer knows no rank: any of one goes with any of the other.
+//
+// A strategy is one file, dist/NAME.cpp with make_NAME(), and one line in dist/strategies.def.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "nn/parameter.h"
+#include "dist/communicator.h"
+#include "optim/update.h"
 
 namespace murmur {
+
+// What a step sends, foreseen without running it: sums over all ranks, of what a strategy itself
+// exchanges (Strategy::kinds), not of norms and losses.
+struct Plan {
+  double bytes = 0, messages = 0, rounds = 0;
+  double flops = 0;        // of orthogonalisation, on the busiest rank
+  double state_bytes = 0;  // of the optimizers, on the fullest rank
+};
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  // Between backward and the update: the gradients, one flat buffer, may change.
-  virtual void before_update(Parameters& parameters) = 0;
-  // After the update: the parameters, one flat buffer, may change.
-  virtual void after_update(Parameters& parameters) = 0;
+  virtual std::vector<Option> options() { return {}; }
+
+  // In this order: join(), the parameters are allocated with kept(), start().
+  void join(Communicator& communicator) { c_ = &communicator; }
+  virtual std::function<Cut(const Bank&)> kept() { return {}; }  // none: everything is kept
+  virtual Share start(Parameters& parameters, const std::vector<Route>& routes);
+
+  // Every step: begin_step, then for every micro-batch begin_pass and its forward and backward, then
+  // before_update, the update, after_update.
+  virtual void begin_step(int64_t /*step*/) {}
+  virtual void begin_pass(bool /*first*/, bool /*last*/) {}
+  virtual void before_update() {}
+  virtual void after_update() {}
+
+  // True where each rank trains weights of its own for a while: a rank's loss is then the mean over
+  // its own sequences, not its share of the mean over all.
+  virtual bool own_weights() const { return false; }
+  // The weights this rank moves have become others: the other ranks are to see them.
+  virtual void share_weights() {}
+  // All weights have been replaced, the same way on all ranks.
+  virtual void weights_replaced() {}
+  // Calls work() while the weights are those the ranks have in common: their mean, where each has
+  // its own.
+  void with_common_weights(const std::function<void()>& work);
+  // What it remembers besides, the same on all ranks: tensors to save and restore.
+  struct State {
+    std::string name;
+    Tensor tensor;
+  };
+  virtual std::vector<State> state() { return {}; }
+
+  // The names under which it sends (Communicator::traffic), and what a step of it will send.
+  virtual std::vector<std::string> kinds() const { return {}; }
+  virtual Plan plan(const std::vector<Bank>& /*whole*/, const std::vector<const Route*>& /*routes*/,
+                    DType /*activations*/, int /*ranks*/) const {
+    return {};
+  }
+
+ protected:
+  Communicator& c() const { return *c_; }
+  Parameters& parameters() const { return *parameters_; }
+  // Share's functions for ranks that saw different sequences.
+  std::function<void(Tensor&)> sum_squares() const;
+  std::function<void()> join_scores() const;
+
+ private:
+  Communicator* c_ = nullptr;
+  Parameters* parameters_ = nullptr;
 };
 
 struct StrategyEntry {
@@ -26,10 +81,8 @@ struct StrategyEntry {
 
 const std::vector<StrategyEntry>& strategy_list();
 std::unique_ptr<Strategy> make_strategy(const std::string& name);  // InputError names the nearest
-
-struct TransportEntry {
-  std::string name, summary;
-};
-const std::vector<TransportEntry>& transport_list();
+// Sets what is given; InputError names the setting.
+void configure(Strategy& strategy, const std::string& name,
+               const std::map<std::string, std::string>& settings);
 
 }  // namespace murmur

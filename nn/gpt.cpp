@@ -41,6 +41,7 @@ Norm norm_of(Arch arch) { return arch == Arch::gpt2 ? Norm::layer : Norm::rms; }
 
 Gpt::Gpt(const GptConfig& config, Parameters& parameters)
     : config_(checked(config)),
+      parameters_(parameters),
       wte_(parameters.add("wte.weight", {config.vocab_size, config.n_embd}, Role::embedding,
                           kDeviation)),
       wpe_(config.arch == Arch::gpt2
@@ -53,6 +54,7 @@ Gpt::Gpt(const GptConfig& config, Parameters& parameters)
   double out_deviation = modern ? 0 : kDeviation / std::sqrt(2.0 * double(config.n_layer));
   for (int64_t i = 0; i < config.n_layer; i++) {
     std::string name = "h." + std::to_string(i);
+    parameters.begin_unit(int(i) + 1);
     blocks_.push_back(Block{
         NormLayer(parameters, name + ".ln_1", norm_of(config.arch), config.n_embd, bias),
         Attention(parameters, name + ".attn", config.n_embd, config.n_head, bias, kDeviation,
@@ -62,6 +64,7 @@ Gpt::Gpt(const GptConfig& config, Parameters& parameters)
             kDeviation, out_deviation),
     });
   }
+  parameters.begin_unit(0);
   if (modern)
     head_ = &parameters.add("lm_head.weight", {config.vocab_size, config.n_embd}, Role::head,
                             kDeviation);
@@ -87,9 +90,11 @@ Var Gpt::hidden(const Tensor& tokens) const {
   for (size_t i = 0; i < blocks_.size(); i++) {
     const Block& block = blocks_[i];
     const NormLayer& next = i + 1 < blocks_.size() ? blocks_[i + 1].norm_attention : norm_out_;
+    parameters_.enter(int(i) + 1);
     Var a = branch([&block, this](const Var& v) { return block.attention(v, angles_); }, h);
     SumAndNorm middle = block.norm_mlp.add(x, a);
     Var m = branch([&block](const Var& v) { return block.mlp(v); }, middle.norm);
+    parameters_.leave(int(i) + 1);
     SumAndNorm end = next.add(middle.sum, m);
     x = end.sum;
     h = end.norm;
@@ -98,11 +103,19 @@ Var Gpt::hidden(const Tensor& tokens) const {
 }
 
 Var Gpt::loss(const Tensor& tokens, const Tensor& targets) const {
+  parameters_.enter(0);
   Var h = hidden(tokens);
-  return head_cross_entropy(h, head().var, to(h.value().device(), targets));
+  Var loss = head_cross_entropy(h, head().var, to(h.value().device(), targets));
+  parameters_.leave(0);
+  return loss;
 }
 
-Var Gpt::logits(const Tensor& tokens) const { return linear(hidden(tokens), head().var); }
+Var Gpt::logits(const Tensor& tokens) const {
+  parameters_.enter(0);
+  Var logits = linear(hidden(tokens), head().var);
+  parameters_.leave(0);
+  return logits;
+}
 
 double Gpt::flops_per_token(int64_t time) const {
   double width = double(config_.n_embd), layers = double(config_.n_layer);

@@ -56,6 +56,7 @@ class Gpt {
   const Parameter& head() const { return head_ ? *head_ : wte_; }
 
   GptConfig config_;
+  const Parameters& parameters_;
   const Parameter& wte_;            // (V, C)
   const Parameter* wpe_ = nullptr;  // (T, C)
   std::deque<Block> blocks_;

@@ -46,63 +46,138 @@ Parameter& Parameters::add(std::string name, Shape shape, Role role, double devi
                          deviation,
                          rounded || role != Role::vector,
                          0,
+                         role == Role::matrix ? unit_ : 0,
+                         0,
+                         shape.rows(),
                          0,
                          {},
                          {}});
   return parameters_.back();
 }
 
-void Parameters::allocate(uint64_t seed, DType activations, Device device) {
+Bank cut(const Bank& whole, const Cut& c) {
+  Bank part = whole;
+  part.count = c.members();
+  part.rows = c.rows();
+  part.first_row = whole.first_row + c.row;
+  part.members = {whole.members.begin() + c.member, whole.members.begin() + c.member_end};
+  for (Tensor* x : {&part.value, &part.gradient, &part.shadow}) {
+    if (!*x) continue;
+    check(c.members() <= 1 || c.rows() == whole.rows, "parameters: a cut whose rows do not touch");
+    Tensor rows = x->view({whole.count * whole.rows, whole.cols});
+    int64_t begin = c.member * whole.rows + c.row;
+    *x = rows.slice(begin, begin + part.count * part.rows)
+             .view({part.count, part.rows, part.cols});
+  }
+  return part;
+}
+
+void Parameters::allocate(uint64_t seed, DType activations, Device device,
+                          const std::function<Cut(const Bank&)>& kept) {
   check(banks_.empty(), "parameters: allocate() twice");
   DType truth = compute_type(activations);
   std::vector<Parameter*> order;
   for (Parameter& p : parameters_) order.push_back(&p);
   auto key = [](const Parameter* p) {
-    return std::tuple(p->role, p->shape.rows(), p->shape.cols(), p->qkv_heads);
+    return std::tuple(p->role, p->shape.rows(), p->shape.cols(), p->qkv_heads, p->rounded);
   };
   std::stable_sort(order.begin(), order.end(), [&](auto* a, auto* b) { return key(a) < key(b); });
 
   int64_t size = 0;
-  for (size_t i = 0; i < order.size(); i++) {
-    if (i == 0 || key(order[i]) != key(order[i - 1]))
-      size = (size + kAlignment - 1) / kAlignment * kAlignment;
-    order[i]->offset = size;
-    size += order[i]->shape.numel();
+  std::vector<int64_t> offsets;  // of the banks
+  for (size_t i = 0; i < order.size();) {
+    const Parameter& first = *order[i];
+    Bank bank{"", first.role, 0, first.shape.rows(), first.shape.cols(), {}, {}, {}, {}};
+    bank.name = std::string(name_of(bank.role)) + " " + std::to_string(bank.rows) + "x" +
+                std::to_string(bank.cols);
+    for (; i < order.size() && key(order[i]) == key(&first); i++) bank.members.push_back(order[i]);
+    bank.count = int64_t(bank.members.size());
+    whole_banks_.push_back(bank);
+    Cut c = kept ? kept(bank) : Cut{0, bank.count, 0, bank.rows};
+    size = (size + kAlignment - 1) / kAlignment * kAlignment;
+    offsets.push_back(size);
+    for (int64_t k = 0; k < bank.count; k++) {
+      Parameter& p = *order[i - size_t(bank.count) + size_t(k)];
+      bool here = k >= c.member && k < c.member_end;
+      p.first_row = here ? c.row : 0;
+      p.rows = here ? c.rows() : 0;
+      p.offset = size;
+      size += p.rows * bank.cols;
+    }
+    banks_.push_back(cut(bank, c));
   }
   values_ = Tensor::zeros({size}, truth, device);
   gradients_ = Tensor::zeros({size}, truth, device);
   if (activations == DType::bf16) shadow_ = Tensor({size}, DType::bf16, device);
-
-  for (size_t i = 0; i < order.size();) {
-    size_t end = i;
-    while (end < order.size() && key(order[end]) == key(order[i])) end++;
-    const Parameter& first = *order[i];
-    Bank bank{"", first.role, int64_t(end - i), first.shape.rows(), first.shape.cols(), {}, {},
-              {}, {}};
-    bank.name = std::string(name_of(bank.role)) + " " + std::to_string(bank.rows) + "x" +
-                std::to_string(bank.cols);
+  for (size_t i = 0; i < banks_.size(); i++) {
+    Bank& bank = banks_[i];
     Shape shape{bank.count, bank.rows, bank.cols};
     auto view = [&](const Tensor& flat) {
-      return flat.slice(first.offset, first.offset + shape.numel()).view(shape);
+      return flat.slice(offsets[i], offsets[i] + shape.numel()).view(shape);
     };
     bank.value = view(values_);
     bank.gradient = view(gradients_);
     if (shadow_) bank.shadow = view(shadow_);
-    for (; i < end; i++) bank.members.push_back(order[i]);
-    banks_.push_back(std::move(bank));
+    if (kept) add_wholes(i, shadow_ && whole_banks_[i].members[0]->rounded);
   }
-
+  fill(seed);
   for (Parameter& p : parameters_) {
-    Tensor value = this->value(p);
-    if (p.deviation == 0) {
-      engine(device).fill(value, p.mean);
-    } else {
-      engine(device).random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
-    }
-    Tensor used = shadow_ && p.rounded ? shadow(p) : value;
-    p.var = Var::leaf(used, gradient(p));
+    if (!kept) p.var = Var::leaf(shadow_ && p.rounded ? shadow(p) : value(p), gradient(p));
   }
   refresh_shadow();
+}
+
+void Parameters::add_wholes(size_t index, bool rounded) {
+  const Bank& bank = whole_banks_[index];
+  for (int64_t k = 0; k < bank.count;) {
+    int64_t members = bank.members[0]->unit ? 1 : bank.count;
+    Shape shape{members, bank.rows, bank.cols};
+    DType truth = values_.dtype();
+    Whole whole{bank.members[size_t(k)]->unit, index, k,
+                Tensor(shape, rounded ? DType::bf16 : truth, values_.device()),
+                Tensor(shape, truth, values_.device())};
+    for (int64_t j = 0; j < members; j++) {
+      Parameter& p = *std::find_if(parameters_.begin(), parameters_.end(), [&](Parameter& q) {
+        return &q == bank.members[size_t(k + j)];
+      });
+      p.var = Var::leaf(whole.used.slice(j, j + 1).view(p.shape),
+                        whole.gradient.slice(j, j + 1).view(p.shape));
+    }
+    whole.used.give_back_memory();
+    whole.gradient.give_back_memory();
+    wholes_.push_back(whole);
+    k += members;
+  }
+}
+
+// A kept row gets the numbers it would get if all were kept.
+void Parameters::fill(uint64_t seed) {
+  const Engine& e = engine(values_.device());
+  for (const Parameter& p : parameters_) {
+    Tensor value = this->value(p);
+    if (p.rows == 0) continue;
+    if (p.deviation == 0) {
+      e.fill(value, p.mean);
+    } else if (p.rows == p.shape.rows()) {
+      e.random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
+    } else {
+      Tensor all(p.shape, value.dtype(), value.device());
+      e.random_normal(seed, stream_of(p.name), p.mean, p.deviation, all);
+      e.copy(all.slice(p.first_row, p.first_row + p.rows), value);
+    }
+  }
+}
+
+void Parameters::enter(int unit) const {
+  if (!events.begins) return;
+  events.begins(unit, false);
+  on_backward([this, unit] { events.ends(unit, true); });
+}
+
+void Parameters::leave(int unit) const {
+  if (!events.begins) return;
+  events.ends(unit, false);
+  on_backward([this, unit] { events.begins(unit, true); });
 }
 
 const Parameter& Parameters::find(const std::string& name) const {
@@ -140,6 +215,7 @@ void Parameters::watch_scores() {
 void Parameters::end_gradients() {
   for (Parameter& p : parameters_) {
     if (p.var.gradient()) continue;
+    if (!wholes_.empty()) continue;  // where a share is kept, whoever keeps it adds them up
     Tensor g = gradient(p);
     engine(g.device()).fill(g, 0);
   }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,12 +30,14 @@ struct Parameter {
   double mean, deviation;  // of the normal distribution it starts from
   bool rounded;            // in bf16 runs the model computes with its bf16 shadow
   int64_t qkv_heads = 0;   // above 0: rows are queries, keys and values of so many heads, in order
-  int64_t offset = 0;      // of its first element in the flat buffer
+  int unit = 0;            // a block's matrices: its number, from 1; everything else: 0
+  int64_t first_row = 0, rows = 0;  // kept in the flat buffer: all of them, or a share
+  int64_t offset = 0;      // of its first kept element in the flat buffer
   Var var;                 // what the model computes with; its gradient gathers in the flat buffer
   Tensor largest_scores;   // (heads), when watched: of the passes since begin_gradients()
 };
 
-// Parameters of one role and shape. Vectors are matrices of one row.
+// Parameters of one role and shape, or rows of some of them. Vectors are matrices of one row.
 struct Bank {
   std::string name;  // "matrix 384x128"
   Role role;
@@ -42,6 +45,21 @@ struct Bank {
   Tensor value, gradient;  // (count, rows, cols), views of the flat buffers
   Tensor shadow;           // bf16 view, or empty
   std::vector<const Parameter*> members;
+  int64_t first_row = 0;  // of every member, where these are not all of its rows
+};
+
+// Rows [row, row_end) of the members [member, member_end) of a bank.
+struct Cut {
+  int64_t member, member_end, row, row_end;
+  int64_t members() const { return member_end - member; }
+  int64_t rows() const { return row_end - row; }
+};
+Bank cut(const Bank& whole, const Cut& cut);  // cuts what tensors it has; their rows must touch
+
+// What a model tells of its progress, for those who fetch weights before they are used and send
+// gradients off as soon as they are final (dist/). Unit 0 lasts from the first weight to the last.
+struct UnitEvents {
+  std::function<void(int unit, bool backward)> begins, ends;
 };
 
 class Parameters {
@@ -53,12 +71,34 @@ class Parameters {
 
   // Lays everything out and fills it: a pure function of (seed, name). `activations` is the element
   // type the model computes in: bf16 adds a shadow, f64 makes everything fp64 (gradient checks).
-  void allocate(uint64_t seed, DType activations = DType::f32, Device device = Device::cpu);
+  //
+  // With `kept`, only that cut of every bank lies in the flat buffers, and the model computes with
+  // the tensors of wholes(), whose memory comes and goes.
+  void allocate(uint64_t seed, DType activations = DType::f32, Device device = Device::cpu,
+                const std::function<Cut(const Bank&)>& kept = {});
+
+  // What add() declares from now on are matrices of this unit, and others.
+  void begin_unit(int unit) { unit_ = unit; }
+  // The model calls these; `events` are told, also when backward comes back.
+  void enter(int unit) const;
+  void leave(int unit) const;
+  UnitEvents events;
 
   const std::deque<Parameter>& all() const { return parameters_; }
   const Parameter& find(const std::string& name) const;
   std::vector<Bank>& banks() { return banks_; }
-  const std::vector<Bank>& banks() const { return banks_; }
+  const std::vector<Bank>& banks() const { return banks_; }  // as kept
+  const std::vector<Bank>& whole_banks() const { return whole_banks_; }  // shapes and members only
+
+  // One matrix of a block, or all of a bank of unit 0, in full.
+  struct Whole {
+    int unit;
+    size_t bank;           // of banks()
+    int64_t member;        // the first
+    Tensor used;           // (members, rows, cols): fp32, or bf16 where the model computes with that
+    Tensor gradient;       // of the same shape
+  };
+  const std::vector<Whole>& wholes() const { return wholes_; }  // empty where all is kept
   int64_t count() const;  // elements, without padding
 
   Tensor& values() { return values_; }
@@ -74,11 +114,17 @@ class Parameters {
 
  private:
   static Tensor view_of(const Tensor& flat, const Parameter& p) {
-    return flat.slice(p.offset, p.offset + p.shape.numel()).view(p.shape);
+    Shape shape = p.shape;
+    if (p.rows != p.shape.rows()) shape[0] = shape.rank() == 1 ? p.rows * shape[0] : p.rows;
+    return flat.slice(p.offset, p.offset + shape.numel()).view(shape);
   }
+  void add_wholes(size_t bank, bool rounded);
+  void fill(uint64_t seed);
 
   std::deque<Parameter> parameters_;
-  std::vector<Bank> banks_;
+  std::vector<Bank> banks_, whole_banks_;
+  std::vector<Whole> wholes_;
+  int unit_ = 0;
   Tensor values_, gradients_, shadow_;
 };
 

@@ -33,18 +33,24 @@ class AdaMuon final : public Optimizer {
   bool matrices_only() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {
     Shape shape{bank.count, bank.rows, bank.cols};
-    return {{"momentum", shape}, {"v", shape}};
+    return {{"momentum", shape, 0, true}, {"v", shape}};
   }
-  void direction(const Question& q, Tensor& d) const override {
-    Tensor &m = q.state["momentum"], &v = q.state["v"];
+  DType begun_type(const Tensor& g) const override { return orthogonalization_.type(g); }
+  Tensor begin(const Question& q) const override {
+    Tensor& m = q.state["momentum"];
     const Engine& e = engine(m.device());
     Tensor u(m.shape(), orthogonalization_.type(m), m.device());
     e.momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
                nesterov_ ? 1 - momentum_ : 0);
     if (sign_) e.map(Unary::sign, u, u);
+    return u;
+  }
+  void direction(const Question& q, Tensor& d) const override {
+    Tensor &v = q.state["v"], u = q.gradient;
+    const Engine& e = engine(v.device());
     orthogonalize(u, orthogonalization_, 1, d);
 
-    Tensor w = like(m);
+    Tensor w = like(v);
     e.map(Unary::square, d, w);
     e.lerp(1 - momentum_, w, v);
     e.map(Unary::sqrt, v, w);

@@ -45,15 +45,20 @@ class Muon final : public Optimizer {
   bool matrices_only() const override { return true; }
   double largest_score() const override { return qk_clip_; }
   std::vector<StateShape> state(const Bank& bank) const override {
-    return {{"momentum", {bank.count, bank.rows, bank.cols}}};
+    return {{"momentum", {bank.count, bank.rows, bank.cols}, 0, true}};
   }
-  void direction(const Question& q, Tensor& d) const override {
+  DType begun_type(const Tensor& g) const override { return orthogonalization_.type(g); }
+  Tensor begin(const Question& q) const override {
     Tensor& m = q.state["momentum"];
     Tensor u(m.shape(), orthogonalization_.type(m), m.device());
     double fresh = ema_ ? 1 - momentum_ : 1;
     engine(m.device())
         .momentum(q.gradient, m, u, momentum_, fresh, nesterov_ ? momentum_ : 1,
                   nesterov_ ? fresh : 0);
+    return u;
+  }
+  void direction(const Question& q, Tensor& d) const override {
+    Tensor u = q.gradient;
     orthogonalize(u, orthogonalization_, shape_scale(scale_, q.bank.rows, q.bank.cols), d);
   }
 

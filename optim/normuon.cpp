@@ -51,19 +51,23 @@ class NorMuon final : public Optimizer {
   }
   bool matrices_only() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {
-    return {{"momentum", {bank.count, bank.rows, bank.cols}},
+    return {{"momentum", {bank.count, bank.rows, bank.cols}, 0, true},
             {"v", {bank.count, by_columns(bank) ? bank.cols : bank.rows}}};
   }
 
+  DType begun_type(const Tensor& g) const override { return orthogonalization_.type(g); }
+  Tensor begin(const Question& q) const override {
+    Tensor& m = q.state["momentum"];
+    Tensor u(m.shape(), orthogonalization_.type(m), m.device());
+    engine(m.device())
+        .momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
+                  nesterov_ ? 1 - momentum_ : 0);
+    return u;
+  }
   void direction(const Question& q, Tensor& d) const override {
-    Tensor &m = q.state["momentum"], &v = q.state["v"];
-    const Engine& e = engine(m.device());
-    {
-      Tensor u(m.shape(), orthogonalization_.type(m), m.device());
-      e.momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
-                 nesterov_ ? 1 - momentum_ : 0);
-      orthogonalize(u, orthogonalization_, 1, d);
-    }
+    Tensor &v = q.state["v"], u = q.gradient;
+    const Engine& e = engine(v.device());
+    orthogonalize(u, orthogonalization_, 1, d);
     bool columns = by_columns(q.bank);
     double shared = double(columns ? q.bank.rows : q.bank.cols);  // elements of a neuron
     Tensor s = like(v), inverse = like(v);

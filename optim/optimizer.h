@@ -22,13 +22,15 @@ struct StateShape {
   std::string name;      // "momentum"
   Shape shape;           // (K, ...)
   double deviation = 0;  // of the normal distribution it starts from; 0: it starts as zeros
+  bool entrywise = false;  // begin() works with it, entry by entry; nobody else does
 };
 
 // Which direction? About one bank or, for an elementwise optimizer, about a slice of it: gradient,
 // value and state then are that slice's.
 struct Question {
   const Bank& bank;  // K matrices of m x n; of the whole bank even where a slice is asked about
-  const Tensor gradient;  // (K, m, n), clipped; fp32, or fp64 in tests
+  const Tensor gradient;  // (K, m, n), clipped; fp32, or fp64 in tests; of direction(): what begin()
+                          // has made of it, to be used up
   const Tensor value;     // W before the step
   State& state;
   const Tensor number;  // of the step, from 1: (1) fp64, a tensor so that a captured step can be
@@ -51,6 +53,10 @@ class Optimizer {
   virtual bool matrices_only() const { return false; }
   // Tensors it wants to keep per bank, in the type of the parameters.
   virtual std::vector<StateShape> state(const Bank& bank) const = 0;
+  // The part of the formula that goes entry by entry and comes first: momentum. It may be asked
+  // about some rows of the matrices only, with the state of these rows.
+  virtual Tensor begin(const Question& q) const { return q.gradient; }
+  virtual DType begun_type(const Tensor& gradient) const { return gradient.dtype(); }
   // Writes the direction d, (K, m, n), of W <- (1 - lr decay) W - lr d.
   virtual void direction(const Question& q, Tensor& d) const = 0;
 

@@ -17,7 +17,7 @@ std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimiz
 }
 
 Bank with_row_blocks(const Bank& bank, const std::string& row_blocks) {
-  int64_t heads = bank.members[0]->qkv_heads, blocks = 1;
+  int64_t heads = bank.members.empty() ? 0 : bank.members[0]->qkv_heads, blocks = 1;
   if (heads && row_blocks == "qkv") blocks = 3;
   if (heads && row_blocks == "head") blocks = 3 * heads;
   Bank cut = bank;
@@ -34,7 +34,7 @@ std::vector<const Route*> assign_routes(const std::vector<Route>& routes,
   std::vector<const Route*> assigned;
   for (const Bank& bank : banks) {
     const Route* found = nullptr;
-    const std::string& first = bank.members[0]->name;
+    const std::string& first = bank.members.empty() ? bank.name : bank.members[0]->name;
     for (const Route& route : routes) {
       if (route.role != bank.role) continue;
       if (found) {

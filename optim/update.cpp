@@ -19,36 +19,70 @@ constexpr int64_t kSlice = 32768;
 }  // namespace
 
 Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_norm)
-    : parameters_(parameters), routes_(std::move(routes)), clip_norm_(clip_norm) {
-  std::vector<const Route*> assigned = assign_routes(routes_, parameters.banks());
-  for (size_t i = 0; i < assigned.size(); i++) {
-    Part part{with_row_blocks(parameters.banks()[i], assigned[i]->row_blocks), assigned[i], {}};
-    start(part.state, part);
-    largest_score_ = std::max(largest_score_, part.optimizer().largest_score());
-    parts_.push_back(std::move(part));
-  }
+    : Update(parameters, std::move(routes), clip_norm, {}) {}
+
+Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_norm, Share share)
+    : parameters_(parameters),
+      routes_(std::move(routes)),
+      share_(std::move(share)),
+      everything_(share_.banks.empty()),
+      clip_norm_(clip_norm) {
+  if (everything_) share_.banks = parameters.banks();
+  std::vector<const Route*> assigned = assign_routes(routes_, share_.banks);
+  for (size_t i = 0; i < assigned.size(); i++) parts_.push_back(make_part(assigned[i], i));
+  for (const Route& route : routes_)
+    largest_score_ = std::max(largest_score_, route.use.optimizer->largest_score());
   if (largest_score_ > 0) parameters.watch_scores();
   Device device = parameters.values().device();
   for (Tensor* x : {&step_, &schedule_, &squares_, &clip_factor_})
     *x = Tensor::zeros({1}, DType::f64, device);
 }
 
-void Update::start(State& state, const Part& part) const {
-  const Bank& bank = part.bank;
-  for (const StateShape& s : part.optimizer().state(bank)) {
-    check(s.shape.rank() > 0 && s.shape[0] == bank.count,
-          [&] { return "optimizer state '" + s.name + "' does not start with the bank's count"; });
-    Tensor x = Tensor::zeros(s.shape, bank.value.dtype(), bank.value.device());
+namespace {
+
+// Zeros, or a function of the parameter's name alone, as its first values are.
+Tensor first_state(const StateShape& s, const Bank& bank, const Tensor& like) {
+  check(s.shape.rank() > 0 && s.shape[0] == bank.count,
+        [&] { return "optimizer state '" + s.name + "' does not start with the bank's count"; });
+  Tensor x = Tensor::zeros(s.shape, like.dtype(), like.device());
+  for (int64_t k = 0; s.deviation != 0 && k < bank.count; k++) {
     int64_t blocks = bank.count / int64_t(bank.members.size());
-    for (int64_t k = 0; s.deviation != 0 && k < bank.count; k++) {
-      // A function of the parameter's name alone, as its first values are.
-      const std::string& name = bank.members[size_t(k / blocks)]->name;
-      Tensor one = x.slice(k, k + 1);
-      engine(x.device())
-          .random_normal(uint64_t(k % blocks), stream_of(name + "." + s.name), 0, s.deviation, one);
-    }
-    state[s.name] = x;
+    const std::string& name = bank.members[size_t(k / blocks)]->name;
+    Tensor one = x.slice(k, k + 1);
+    engine(x.device())
+        .random_normal(uint64_t(k % blocks), stream_of(name + "." + s.name), 0, s.deviation, one);
   }
+  return x;
+}
+
+bool has_all_rows(const Bank& bank) {
+  return bank.members.empty() || bank.rows == bank.members[0]->shape.rows();
+}
+
+}  // namespace
+
+Update::Part Update::make_part(const Route* route, size_t i) const {
+  const Bank& bank = share_.banks[i];
+  const Optimizer& optimizer = *route->use.optimizer;
+  Part part{bank, route, {}, {}, {}};
+  if (optimizer.elementwise() || !share_.gather) {
+    // To who goes entry by entry, blocks of rows mean nothing.
+    if (has_all_rows(bank)) part.bank = with_row_blocks(bank, route->row_blocks);
+    for (const StateShape& s : optimizer.state(part.bank))
+      part.state[s.name] = first_state(s, part.bank, bank.value);
+    return part;
+  }
+  part.whole = with_row_blocks(share_.whole[i], route->row_blocks);
+  std::vector<StateShape> of_rows = optimizer.state(part.bank),
+                          of_matrices = optimizer.state(part.whole);
+  for (size_t s = 0; s < of_rows.size(); s++) {
+    if (of_rows[s].entrywise) {
+      part.row_state[of_rows[s].name] = first_state(of_rows[s], part.bank, bank.value);
+    } else {
+      part.state[of_rows[s].name] = first_state(of_matrices[s], part.whole, bank.value);
+    }
+  }
+  return part;
 }
 
 void Update::set_step(int64_t step, double schedule_factor) {
@@ -60,39 +94,67 @@ void Update::set_step(int64_t step, double schedule_factor) {
 void Update::require_finite(double squares) const {
   if (std::isfinite(squares)) return;
   std::string where = "step " + std::to_string(int64_t(item(step_))) + ": ";
-  for (const Parameter& p : parameters_.all()) {
-    Tensor g = parameters_.gradient(p), own({1}, DType::f64, g.device());
-    engine(g.device()).sum_of_squares(g, own);
-    if (!std::isfinite(item(own))) {
-      throw Error(where + "the gradient of '" + p.name +
-                  "' is not finite; lower the learning rate or clip the gradient");
+  for (const Bank& bank : share_.banks) {
+    for (int64_t k = 0; k < bank.count; k++) {
+      Tensor own({1}, DType::f64, bank.gradient.device());
+      engine(own.device()).sum_of_squares(bank.gradient.slice(k, k + 1), own);
+      if (!std::isfinite(item(own))) {
+        throw Error(where + "the gradient of '" + bank.members[size_t(k)]->name +
+                    "' is not finite; lower the learning rate or clip the gradient");
+      }
     }
   }
-  throw Error(where + "the gradient norm overflows; lower the learning rate");
+  throw Error(where + (everything_ ? "the gradient norm overflows; lower the learning rate"
+                                   : "a gradient is not finite; lower the learning rate"));
+}
+
+void Update::measure() {
+  const Tensor& g = parameters_.gradients();
+  const Engine& e = engine(g.device());
+  if (everything_) {
+    e.sum_of_squares(g, squares_);
+  } else {
+    e.fill(squares_, 0);
+    Tensor own(squares_.shape(), squares_.dtype(), squares_.device());
+    for (const Bank& bank : share_.banks) {
+      e.sum_of_squares(bank.gradient, own);
+      e.scale(1, own, {squares_, true});
+    }
+  }
+  if (share_.sum_squares) share_.sum_squares(squares_);
+  if (g.device() == Device::cpu) require_finite(item(squares_));
+  clips_now_ = clip_norm_ > 0;
+  if (clips_now_) {
+    e.clip_factor(squares_, clip_norm_, clip_factor_);
+    if (g.device() == Device::cpu) clips_now_ = item(clip_factor_) != 1;  // known: spare the pass
+  }
 }
 
 void Update::apply() {
-  const Tensor& g = parameters_.gradients();
-  const Engine& e = engine(g.device());
-  e.sum_of_squares(g, squares_);
-  if (g.device() == Device::cpu) require_finite(item(squares_));
-  bool clipped = clip_norm_ > 0;
-  if (clipped) {
-    e.clip_factor(squares_, clip_norm_, clip_factor_);
-    if (g.device() == Device::cpu) clipped = item(clip_factor_) != 1;  // known here: spare the pass
-  }
+  measure();
+  bool on_cpu = parameters_.values().device() == Device::cpu;
   std::vector<Matrix> matrices;
-  for (Part& part : parts_) {
+  std::vector<size_t> of_rows;
+  for (size_t i = 0; i < parts_.size(); i++) {
+    Part& part = parts_[i];
     if (part.optimizer().elementwise()) {
-      step_slices(part, clipped);
-    } else if (g.device() == Device::cpu && part.bank.count >= omp_get_max_threads()) {
+      step_slices(part);
+    } else if (share_.gather) {
+      of_rows.push_back(i);
+    } else if (on_cpu && part.bank.count >= omp_get_max_threads()) {
       for (int64_t k = 0; k < part.bank.count; k++) matrices.push_back({&part, k});
-    } else {
-      step_bank(part, part.bank, part.state, clipped);
+    } else if (part.bank.count > 0) {
+      step_bank(part, part.bank, part.state);
     }
   }
-  step_matrices(std::move(matrices), clipped);
-  if (largest_score_ > 0) qk_clip(parameters_, largest_score_);
+  each_matrix(std::move(matrices), [this](Part& part, Bank& bank, State& state, int64_t) {
+    step_bank(part, bank, state);
+  });
+  if (share_.gather) step_rows(std::move(of_rows));
+  if (largest_score_ > 0) {
+    if (share_.join_scores) share_.join_scores();
+    qk_clip(parameters_, largest_score_);
+  }
 }
 
 Factor Update::Part::rate(const Tensor& schedule) const {
@@ -105,30 +167,40 @@ static double decay_of_step(const Optimizer& optimizer, double decay) {
   return optimizer.decays_itself() ? 0 : decay;
 }
 
+Tensor Update::clipped(const Bank& bank) const {
+  if (!clips_now_) return bank.gradient;
+  const Tensor& g = bank.gradient;
+  Tensor gradient(g.shape(), g.dtype(), g.device());
+  engine(g.device()).scale({1, clip_factor_}, g, {gradient});
+  return gradient;
+}
+
+Question Update::question(const Part& part, const Bank& bank, Tensor gradient, Tensor value,
+                          State& state) const {
+  return {bank,  std::move(gradient),  std::move(value), state,
+          step_, part.rate(schedule_), part.decay()};
+}
+
 // `bank` and `state`: of the part, or of some of its matrices.
-void Update::step_bank(const Part& part, Bank& bank, State& state, bool clipped) {
+void Update::step_bank(Part& part, Bank& bank, State& state) {
   const Optimizer& optimizer = part.optimizer();
-  const Engine& e = engine(bank.value.device());
-  auto like_bank = [&] {
-    return Tensor(bank.value.shape(), bank.value.dtype(), bank.value.device());
-  };
-  Tensor gradient = bank.gradient, direction = like_bank();
-  if (clipped) {
-    gradient = like_bank();
-    e.scale({1, clip_factor_}, bank.gradient, {gradient});
-  }
-  Factor rate = part.rate(schedule_);
-  optimizer.direction({bank, gradient, bank.value, state, step_, rate, part.decay()}, direction);
-  e.descend(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay, direction,
-            bank.value, bank.shadow);
+  Tensor direction(bank.value.shape(), bank.value.dtype(), bank.value.device());
+  Tensor begun = optimizer.begin(question(part, bank, clipped(bank), bank.value, state));
+  optimizer.direction(question(part, bank, begun, bank.value, state), direction);
+  engine(bank.value.device())
+      .descend(part.rate(schedule_), decay_of_step(optimizer, part.decay()),
+               optimizer.cautious_decay, direction, bank.value, bank.shadow);
 }
 
 // On cores of a CPU, a matrix to each: everything about it happens in one core's cache, and nobody
 // waits for anybody. That changes no bit, because a matrix's result does not depend on its
 // neighbours in the bank (tests/optim/contract_test.cpp). A GPU takes whole banks.
-void Update::step_matrices(std::vector<Matrix> matrices, bool clipped) {
-  auto cost = [](const Matrix& m) {
-    const Bank& bank = m.part->bank;
+void Update::each_matrix(std::vector<Matrix> matrices, const Work& work) const {
+  auto bank_of = [](const Matrix& m) -> const Bank& {
+    return m.part->whole.name.empty() ? m.part->bank : m.part->whole;
+  };
+  auto cost = [&](const Matrix& m) {
+    const Bank& bank = bank_of(m);
     return bank.rows * bank.cols * std::min(bank.rows, bank.cols);
   };
   std::stable_sort(matrices.begin(), matrices.end(),
@@ -139,12 +211,12 @@ void Update::step_matrices(std::vector<Matrix> matrices, bool clipped) {
     try {
       auto [part, k] = matrices[i];
       auto own = [k = k](const Tensor& x) { return x ? x.slice(k, k + 1) : x; };
-      const Bank& all = part->bank;
+      const Bank& all = bank_of(matrices[i]);
       Bank bank{all.name,          all.role,        1, all.rows, all.cols, own(all.value),
                 own(all.gradient), own(all.shadow), {}};
       State state;
       for (const auto& [name, tensor] : part->state) state[name] = own(tensor);
-      step_bank(*part, bank, state, clipped);
+      work(*part, bank, state, k);
     } catch (...) {
 #pragma omp critical
       error = std::current_exception();
@@ -156,15 +228,15 @@ void Update::step_matrices(std::vector<Matrix> matrices, bool clipped) {
 // Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow
 // each other while it is in the cache, so the direction never travels to memory and back. On a GPU
 // the slice is the bank: a launch costs more than the journey.
-void Update::step_slices(Part& part, bool clipped) {
+void Update::step_slices(Part& part) {
   Bank& bank = part.bank;
   const Optimizer& optimizer = part.optimizer();
   Device device = bank.value.device();
   const Engine& e = engine(device);
-  int64_t n = bank.value.numel(), slice = device == Device::cpu ? std::min(n, kSlice) : n,
-          slices = (n + slice - 1) / slice;
-  int64_t threads = slices > 1 ? omp_get_max_threads() : 1;
-  Tensor scratch({threads, clipped ? 2 : 1, slice}, bank.value.dtype(), device);
+  int64_t n = bank.value.numel(), slice = device == Device::cpu ? std::min(n, kSlice) : n;
+  if (n == 0) return;
+  int64_t slices = (n + slice - 1) / slice, threads = slices > 1 ? omp_get_max_threads() : 1;
+  Tensor scratch({threads, clips_now_ ? 2 : 1, slice}, bank.value.dtype(), device);
   Factor rate = part.rate(schedule_);
   auto flat = [&](const Tensor& x) { return x.view({n}); };
   auto update_slice = [&](int64_t s) {
@@ -174,20 +246,78 @@ void Update::step_slices(Part& part, bool clipped) {
     Tensor gradient = flat(bank.gradient).slice(begin, end),
            value = flat(bank.value).slice(begin, end), shadow;
     if (bank.shadow) shadow = flat(bank.shadow).slice(begin, end);
-    if (clipped) {
+    if (clips_now_) {
       Tensor scaled = buffers.slice(slice, slice + end - begin);
       e.scale({1, clip_factor_}, gradient, {scaled});
       gradient = scaled;
     }
     State state;
     for (auto& [name, tensor] : part.state) state[name] = flat(tensor).slice(begin, end);
-    optimizer.direction({bank, gradient, value, state, step_, rate, part.decay()}, direction);
+    Tensor begun = optimizer.begin(question(part, bank, gradient, value, state));
+    optimizer.direction(question(part, bank, begun, value, state), direction);
     e.descend(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay, direction,
               value, shadow);
   };
   if (slices == 1) return update_slice(0);  // its kernels use all threads themselves
 #pragma omp parallel for schedule(static)
   for (int64_t s = 0; s < slices; s++) update_slice(s);
+}
+
+// Rows of matrices are here, and whole matrices are wanted: begin() on the rows, everything else
+// where the matrix is put together, and the direction's rows back.
+void Update::step_rows(std::vector<size_t> parts) {
+  Device device = parameters_.values().device();
+  const Engine& e = engine(device);
+  std::vector<Tensor> rows(parts_.size()), values(rows), whole(rows), whole_values(rows), found(rows);
+  bool any_values = false;
+  auto matrices = [&](const Part& part, DType type) {
+    return Tensor({part.whole.count, part.whole.rows, part.whole.cols}, type, device);
+  };
+  for (size_t i : parts) {
+    Part& part = parts_[i];
+    DType type = part.bank.value.dtype();
+    rows[i] = part.optimizer().begin(
+        question(part, part.bank, clipped(part.bank), part.bank.value, part.row_state));
+    whole[i] = matrices(part, rows[i].dtype());
+    found[i] = matrices(part, type);
+    if (part.optimizer().decays_itself() && part.decay() != 0) {
+      any_values = true;
+      values[i] = part.bank.value;
+      whole_values[i] = matrices(part, type);
+    }
+  }
+  share_.gather(rows, whole);
+  if (any_values) share_.gather(values, whole_values);
+
+  std::vector<Matrix> single;
+  auto direction = [&](Part& part, const Bank& bank, State& state, int64_t k, int64_t end) {
+    size_t i = size_t(&part - parts_.data());
+    Tensor value = whole_values[i] ? whole_values[i].slice(k, end) : Tensor();
+    Tensor d = found[i].slice(k, end);
+    part.optimizer().direction(question(part, bank, whole[i].slice(k, end), value, state), d);
+  };
+  for (size_t i : parts) {
+    Part& part = parts_[i];
+    if (device == Device::cpu) {
+      for (int64_t k = 0; k < part.whole.count; k++) single.push_back({&part, k});
+    } else if (part.whole.count > 0) {
+      direction(part, part.whole, part.state, 0, part.whole.count);
+    }
+  }
+  each_matrix(std::move(single), [&](Part& part, Bank& bank, State& state, int64_t k) {
+    direction(part, bank, state, k, k + 1);
+  });
+  for (size_t i : parts) {
+    const Tensor& value = parts_[i].bank.value;
+    rows[i] = Tensor(value.shape(), value.dtype(), value.device());
+  }
+  share_.scatter(found, rows);
+  for (size_t i : parts) {
+    Part& part = parts_[i];
+    if (part.bank.value.numel() == 0) continue;
+    e.descend(part.rate(schedule_), decay_of_step(part.optimizer(), part.decay()),
+              part.optimizer().cautious_decay, rows[i], part.bank.value, part.bank.shadow);
+  }
 }
 
 bool Update::averages() const {
@@ -221,14 +351,24 @@ void Update::with_evaluation_values(const std::function<void()>& work) {
 std::vector<Update::NamedState> Update::named_state() const {
   std::vector<NamedState> all;
   for (const Part& part : parts_) {
-    const Bank& bank = part.bank;
-    int64_t blocks = bank.count / int64_t(bank.members.size());
-    for (const auto& [name, tensor] : part.state) {
-      for (size_t i = 0; i < bank.members.size(); i++) {
-        int64_t begin = int64_t(i) * blocks;
-        all.push_back({bank.members[i]->name + "." + name, tensor.slice(begin, begin + blocks)});
-      }
-    }
+    auto add = [&](const Bank& bank, const std::string& name, const Tensor& tensor, bool rows) {
+      if (bank.members.empty()) return;
+      int64_t members = int64_t(bank.members.size()), blocks = bank.count / members;
+      const Parameter& first = *bank.members[0];
+      Bank one{"", bank.role, 1, first.shape.rows(), first.shape.cols(), {}, {}, {}, {&first}};
+      Shape whole;
+      for (const StateShape& s : part.optimizer().state(with_row_blocks(one, part.route->row_blocks)))
+        if (s.name == name) whole = s.shape;
+      for (int64_t i = 0; i < members; i++)
+        all.push_back({bank.members[size_t(i)]->name + "." + name,
+                       tensor.slice(i * blocks, (i + 1) * blocks), whole,
+                       rows ? bank.first_row * bank.cols : 0});
+    };
+    bool of_rows = !has_all_rows(part.bank);
+    for (const auto& [name, tensor] : part.row_state) add(part.bank, name, tensor, true);
+    for (const auto& [name, tensor] : part.state)
+      add(part.whole.name.empty() ? part.bank : part.whole, name, tensor,
+          part.whole.name.empty() && of_rows);
   }
   return all;
 }
@@ -236,7 +376,8 @@ std::vector<Update::NamedState> Update::named_state() const {
 int64_t Update::state_bytes() const {
   int64_t bytes = 0;
   for (const Part& part : parts_) {
-    for (const auto& [name, tensor] : part.state) bytes += int64_t(tensor.bytes());
+    for (const State* state : {&part.state, &part.row_state})
+      for (const auto& [name, tensor] : *state) bytes += int64_t(tensor.bytes());
   }
   return bytes;
 }

@@ -9,10 +9,28 @@
 
 namespace murmur {
 
+// What of a model an update moves, where the rest is moved elsewhere. All functions are about things
+// that several updates do together; where there is one only, they stay empty.
+struct Share {
+  std::vector<Bank> banks;  // whose weights and gradients are here
+  // |g|^2 of these banks becomes that of all. (1) fp64
+  std::function<void(Tensor& squares)> sum_squares;
+  // The largest scores of attention seen here become those seen anywhere.
+  std::function<void()> join_scores;
+  // Where banks have some rows of their matrices only: the whole matrices whose directions are
+  // computed here, bank by bank (shapes and members), and the ways there and back, for all banks
+  // whose optimizer is not elementwise at once. An empty tensor stands for another bank.
+  using Tensors = std::vector<Tensor>;
+  std::vector<Bank> whole;
+  std::function<void(const Tensors& rows, const Tensors& whole)> gather;
+  std::function<void(const Tensors& whole, const Tensors& rows)> scatter;
+};
+
 class Update {
  public:
   // Makes the state of every bank, zeroed. The parameters must outlive this.
   Update(Parameters& parameters, std::vector<Route> routes, double clip_norm);
+  Update(Parameters& parameters, std::vector<Route> routes, double clip_norm, Share share);
 
   //   g <- g min(1, clip / (|g| + 1e-6))                   |g| over all parameters; clip 0: never
   //   W <- (1 - lr decay) W - lr direction(g)              lr = schedule factor x route's rate
@@ -35,10 +53,12 @@ class Update {
   bool averages() const;  // are they others for some optimizer?
 
   // The state as one named tensor per parameter, "h.0.attn.c_attn.weight.m", views of the state
-  // itself: for saving, restoring and counting.
+  // itself: for saving, restoring and counting. Of a share, perhaps some rows.
   struct NamedState {
     std::string name;
     Tensor tensor;
+    Shape whole;        // of the tensor with all its rows
+    int64_t begin = 0;  // the first element here
   };
   std::vector<NamedState> named_state() const;
   int64_t state_bytes() const;
@@ -50,21 +70,32 @@ class Update {
     Bank bank;   // cut into the row blocks of its route
     const Route* route;
     State state;
+    Bank whole;       // where `bank` is rows of matrices: the matrices to find directions of here
+    State row_state;  // and then: what begin() remembers of the rows; `state` is of the matrices
     const Optimizer& optimizer() const { return *route->use.optimizer; }
     Factor rate(const Tensor& schedule) const;
     double decay() const;
   };
-  void start(State& state, const Part& part) const;
+  Part make_part(const Route* route, size_t bank) const;
+  void measure();  // the gradient's norm; the clip factor
+  Tensor clipped(const Bank& bank) const;
+  Question question(const Part& part, const Bank& bank, Tensor gradient, Tensor value,
+                    State& state) const;
   struct Matrix {
     Part* part;
     int64_t k;  // of its bank
   };
-  void step_bank(const Part& part, Bank& bank, State& state, bool clipped);
-  void step_matrices(std::vector<Matrix> matrices, bool clipped);
-  void step_slices(Part& part, bool clipped);
+  using Work = std::function<void(Part& part, Bank& bank, State& state, int64_t k)>;
+  void each_matrix(std::vector<Matrix> matrices, const Work& work) const;
+  void step_bank(Part& part, Bank& bank, State& state);
+  void step_slices(Part& part);
+  void step_rows(std::vector<size_t> parts);
 
   Parameters& parameters_;
   std::vector<Route> routes_;
+  Share share_;
+  bool everything_;  // is the share
+  bool clips_now_ = false;
   std::vector<Part> parts_;
   double clip_norm_, largest_score_ = 0;
   Tensor step_, schedule_;        // (1) fp64 each: the step, the schedule's factor

@@ -175,6 +175,9 @@ class Engine {
 
 const Engine& cpu_engine();
 const Engine* cuda_engine();  // nullptr where Murmur was built without CUDA or finds no GPU
+// The stream on which all of it happens, in order, for a library that works on the same GPU
+// (dist/nccl.cpp). It belongs to the device that is current at the first call.
+void* cuda_stream();
 const Engine& engine(Device device);
 
 // Puts another engine in the place of a device's own (tensor/profile.h does); nullptr takes it out.

@@ -73,7 +73,12 @@ size_t rounded(size_t bytes) {
 
 }  // namespace
 
-Storage::Storage(size_t wanted, Device on) : bytes(rounded(wanted)), device(on) {
+Storage::Storage(size_t wanted, Device on) : bytes(rounded(wanted)), device(on) { take_again(); }
+
+Storage::~Storage() { give_back(); }
+
+void Storage::take_again() {
+  if (data) return;
   Pool& p = pool(device);
   std::lock_guard lock(p.mutex);
   data = p.waiting(bytes);
@@ -89,10 +94,11 @@ Storage::Storage(size_t wanted, Device on) : bytes(rounded(wanted)), device(on) 
   if (p.stats.bytes_in_use > p.stats.peak_bytes) p.stats.peak_bytes = p.stats.bytes_in_use;
 }
 
-Storage::~Storage() {
+void Storage::give_back() {
+  if (!data) return;
   Pool& p = pool(device);
   std::lock_guard lock(p.mutex);
-  (p.setting_aside ? p.set_aside : p.free)[bytes].push_back(data);
+  (p.setting_aside ? p.set_aside : p.free)[bytes].push_back(std::exchange(data, nullptr));
   p.stats.bytes_in_use -= int64_t(bytes);
   p.stats.bytes_cached += int64_t(bytes);
 }

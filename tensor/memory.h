@@ -22,6 +22,11 @@ struct Storage {
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
+
+  // Who shares the storage goes on sharing it, but there is nothing in it for a while: `data` is
+  // nullptr from give_back() to take_again(), and its contents are lost.
+  void give_back();
+  void take_again();
 };
 
 struct MemoryStats {

@@ -5,4 +5,6 @@ namespace murmur {
 
 const Engine* cuda_engine() { return nullptr; }
 
+void* cuda_stream() { return nullptr; }
+
 }  // namespace murmur

@@ -57,6 +57,9 @@ class Tensor {
   // True when no other tensor shares the storage: only then may a gradient be added in place.
   bool unique() const { return storage_.use_count() == 1; }
   bool shares_storage_with(const Tensor& other) const { return storage_ == other.storage_; }
+  // Of this tensor and all that share its storage (tensor/memory.h).
+  void give_back_memory() const { storage_->give_back(); }
+  void take_memory_again() const { storage_->take_again(); }
 
  private:
   std::shared_ptr<Storage> storage_;

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "dist/strategy.h"
+#include "dist/transport.h"
 #include "optim/registry.h"
 #include "tensor/nearest.h"
 #include "train/files.h"  // read_file
@@ -19,6 +20,11 @@ template <class List>
 std::vector<std::string> names_of(const List& list) {
   std::vector<std::string> names;
   for (const auto& entry : list) names.push_back(entry.name);
+  return names;
+}
+
+std::vector<std::string> or_auto(std::vector<std::string> names) {
+  names.insert(names.begin(), "auto");
   return names;
 }
 
@@ -82,7 +88,7 @@ std::vector<Option> Config::options() {
       {"out", &out, "run folder: configuration, log, plot, checkpoints"},
       {"steps", &steps, "optimizer steps", 1, kMany},
       {"batch_size", &batch_size, "sequences a step", 1, 1 << 20},
-      {"accumulation", &accumulation, "micro-batches a step; batch_size must be a multiple", 1,
+      {"accumulation", &accumulation, "micro-batches a step, on every rank", 1,
        1 << 20},
       {"seed", &seed, "of weights and data order", 0, kMany},
       {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
@@ -94,11 +100,15 @@ std::vector<Option> Config::options() {
        0,
        0,
        {"auto", "fp32", "bf16"}},
-      {"nodes", &nodes, "nodes that train together", 1, 1},
-      {"transport", &transport, "what carries messages between nodes", 0, 0,
-       names_of(transport_list())},
-      {"strategy", &strategy, "what nodes do together around an update", 0, 0,
-       names_of(strategy_list())},
+      {"nodes", &nodes,
+       "ranks that train together; 0: one, or as many processes as a launcher started", 0, 4096},
+      {"transport", &transport,
+       "what carries messages between ranks; auto: threads, or self where there is one", 0, 0,
+       or_auto(names_of(transport_list()))},
+      {"strategy", &strategy,
+       "what ranks do together around an update; auto: sharded, or local where there is one", 0, 0,
+       or_auto(names_of(strategy_list()))},
+      {"deadline", &deadline, "seconds a rank waits for another before the run ends", 0.1, 1e6},
       {"optimizer", &optimizer, "of the matrices, and of everything unless it is for matrices only",
        0, 0, names_of(optimizer_list())},
       {"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0,
@@ -119,6 +129,32 @@ std::vector<Option> Config::options() {
       {"log_every", &log_every, "steps between printed lines when the output is no terminal", 1,
        kMany},
   };
+}
+
+namespace {
+
+// What `auto` means for transport and strategy.
+void settle_ranks(Config& c) {
+  if (c.transport == "auto") c.transport = c.nodes > 1 ? "threads" : "self";
+  bool several = c.transport != "self" && !(c.transport == "threads" && c.nodes <= 1);
+  if (c.transport == "self" && c.nodes > 1) {
+    throw InputError(fmt::format("nodes: transport self has one rank, not {}; use threads or mpi",
+                                 c.nodes));
+  }
+  if (c.strategy == "auto") c.strategy = several ? "sharded" : "local";
+  if (c.cuda_graph && several) {
+    throw InputError(
+        "cuda_graph: a step that exchanges messages cannot be captured; leave cuda_graph off");
+  }
+  configured_strategy(c);  // checks its settings
+}
+
+}  // namespace
+
+std::unique_ptr<Strategy> configured_strategy(const Config& c) {
+  std::unique_ptr<Strategy> strategy = make_strategy(c.strategy);
+  configure(*strategy, c.strategy, c.strategy_options);
+  return strategy;
 }
 
 const std::vector<Preset>& preset_list() {
@@ -142,15 +178,20 @@ Config make_config(const std::vector<Assignment>& assignments) {
       c.optimizer_options[key.substr(10)] = value;
     } else if (starts_with(key, "auxiliary.")) {
       c.auxiliary_options[key.substr(10)] = value;
+    } else if (starts_with(key, "strategy.")) {
+      c.strategy_options[key.substr(9)] = value;
     } else if (key == "lr") {
       c.optimizer_options["lr"] = value;
     } else {
       set_option(c.options(), "", key, value);
     }
   }
-  if (c.batch_size % c.accumulation != 0) {
-    throw InputError(fmt::format("accumulation: batch_size {} is not a multiple of {}",
-                                 c.batch_size, c.accumulation));
+  settle_ranks(c);
+  if (c.batch_size / std::max<int64_t>(1, c.nodes) < c.accumulation) {
+    throw InputError(fmt::format(
+        "batch_size: {} sequences are too few for {} ranks with {} micro-batches each; at least {}",
+        c.batch_size, std::max<int64_t>(1, c.nodes), c.accumulation,
+        std::max<int64_t>(1, c.nodes) * c.accumulation));
   }
   make_routes(c);  // checks the optimizers' settings
   return c;
@@ -185,6 +226,9 @@ std::string to_toml(Config c) {
   text += "\n[auxiliary]\n";
   NamedOptimizer auxiliary = configured_auxiliary(c);
   for (const Option& option : all_options(*auxiliary.optimizer)) text += line(option);
+  std::vector<Option> of_strategy = configured_strategy(c)->options();
+  if (!of_strategy.empty()) text += "\n[strategy]\n";
+  for (const Option& option : of_strategy) text += line(option);
   return text;
 }
 

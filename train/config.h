@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "dist/strategy.h"
 #include "nn/gpt.h"
 #include "optim/router.h"
 #include "optim/schedule.h"
@@ -22,15 +23,18 @@ struct Config {
   std::string data = "data/kjv", out = "runs/default";
   // run
   int64_t steps = 1000, batch_size = 12, accumulation = 1, seed = 1337, threads = 0;
-  std::string device = "cpu", dtype = "auto", strategy = "local", transport = "self";
+  std::string device = "cpu", dtype = "auto", strategy = "auto", transport = "auto";
   bool cuda_graph = false;
-  int64_t nodes = 1, eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
+  int64_t nodes = 0;
+  double deadline = 120;
+  int64_t eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
   // update
   std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd", row_blocks = "whole";
   double clip = 1, min_lr = 0.05, decay_fraction = 0.5;
   int64_t warmup = 100;
   // settings of the two optimizers by name: {"momentum", "0.9"}
   std::map<std::string, std::string> optimizer_options, auxiliary_options;
+  std::map<std::string, std::string> strategy_options;
 
   std::vector<Option> options();  // pointers into this object
 };
@@ -55,6 +59,7 @@ const std::vector<Preset>& preset_list();
 GptConfig model_config(const Config& config, int64_t data_vocab_size);
 std::vector<Route> make_routes(const Config& config);
 Schedule make_schedule(const Config& config);
+std::unique_ptr<Strategy> configured_strategy(const Config& config);
 Device device_of(const Config& config);
 DType activation_type(const Config& config);
 

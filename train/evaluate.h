@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "dist/communicator.h"
 #include "nn/gpt.h"
 #include "train/data.h"
 
@@ -15,7 +16,8 @@ struct Evaluation {
 };
 
 // Reads the validation text once from front to back; with `at_most` batches, that many, evenly
-// spread.
-Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, int64_t at_most = 0);
+// spread. With `ranks`, each of them reads its share; all get the result, that of one rank alone.
+Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, int64_t at_most = 0,
+                    Communicator* ranks = nullptr);
 
 }  // namespace murmur

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "dist/collectives.h"
 #include "dist/strategy.h"
+#include "dist/transport.h"
 #include "optim/orthogonalizers.h"
 #include "optim/registry.h"
 #include "optim/scale.h"
@@ -50,6 +52,18 @@ ListTable optimizers() {
       settings += (settings.empty() ? "" : ", ") + option.name + " " + option_text(option);
     table.rows.push_back({entry.name, entry.summary,
                           optimizer->matrices_only() ? "matrices" : "all roles", settings});
+  }
+  return table;
+}
+
+ListTable strategies() {
+  ListTable table{"strategies", {"name", "summary", "settings"}, {}};
+  for (const StrategyEntry& entry : strategy_list()) {
+    auto strategy = entry.make();
+    std::string settings;
+    for (const Option& option : strategy->options())
+      settings += (settings.empty() ? "" : ", ") + option.name + " " + option_text(option);
+    table.rows.push_back({entry.name, entry.summary, settings});
   }
   return table;
 }
@@ -98,9 +112,11 @@ const std::vector<Kind>& kinds() {
        [] {
          return ListTable{"transports", {"name", "summary"}, name_and_summary(transport_list())};
        }},
-      {"strategies",
+      {"strategies", strategies},
+      {"collectives",
        [] {
-         return ListTable{"strategies", {"name", "summary"}, name_and_summary(strategy_list())};
+         return ListTable{
+             "collectives", {"name", "summary"}, name_and_summary(algorithm_list())};
        }},
       {"tokenizers",
        [] {

@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "dist/bootstrap.h"
+#include "dist/launch.h"
 #include "optim/registry.h"
 #include "tensor/nearest.h"
 #include "train/bench.h"
@@ -45,6 +47,11 @@ class ConfigFlags {
         for (const Option& option : all_options(*optimizer))
           add(std::string(owner) + "." + option.name, option, "Settings of the optimizers");
       }
+    }
+    for (const StrategyEntry& entry : strategy_list()) {
+      auto strategy = entry.make();
+      for (const Option& option : strategy->options())
+        add("strategy." + option.name, option, "Settings of the strategies");
     }
   }
 
@@ -106,6 +113,12 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
   if (!file) return {};
   std::fclose(file);
   std::vector<Assignment> saved = read_toml(path);
+  // Who names a new division of the work names all of it.
+  auto of_ranks = [](const Assignment& a) {
+    return a.first == "nodes" || a.first == "transport" || a.first == "strategy" ||
+           a.first.starts_with("strategy.");
+  };
+  if (std::any_of(flags.begin(), flags.end(), of_ranks)) std::erase_if(saved, of_ranks);
   for (const char* key : {"optimizer", "auxiliary"}) {
     std::string began = value(saved, key), wanted = value(flags, key);
     if (!wanted.empty() && wanted != began) {
@@ -212,7 +225,27 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error, int a
   return fmt::format("{}; see {} --help", text.substr(0, text.find('\n')), where);
 }
 
+// Flags that CLI11 refuses, on every rank alike.
+struct UsageError : InputError {
+  using InputError::InputError;
+};
+
+// The words after `--` of `murmur launch .. -- WORDS`, taken away before CLI11 sees them: they are
+// the flags of another process.
+std::vector<std::string> take_command_to_launch(int& argc, char** argv) {
+  std::vector<std::string> words;
+  if (argc < 2 || std::string(argv[1]) != "launch") return words;
+  for (int i = 2; i < argc; i++) {
+    if (std::string(argv[i]) != "--") continue;
+    words.assign(argv + i + 1, argv + argc);
+    argc = i;
+  }
+  return words;
+}
+
 int run(int argc, char** argv) {
+  int code = 0;
+  std::vector<std::string> to_launch = take_command_to_launch(argc, argv);
   CLI::App app("Murmur: a GPT training stack to read, and to use.", "murmur");
   app.require_subcommand(1);
   app.set_version_flag("--version", revision());
@@ -360,13 +393,32 @@ int run(int argc, char** argv) {
   bench_optimizers_command->callback(
       [&] { fmt::print("{}", bench_optimizers(optimizers_flags.assignments({}), contenders)); });
 
+  CLI::App* launch_command = app.add_subcommand(
+      "launch", "start the ranks of a run: murmur launch -n 4 -- train --preset nano ..");
+  int64_t ranks = 0;
+  std::string hosts;
+  launch_command->add_option("-n,--ranks", ranks, "how many processes")->required();
+  launch_command->add_option("--hosts", hosts, "hosts to start them on, as mpirun's --hostfile")
+      ->type_name("FILE");
+  launch_command->callback([&] { code = launch(ranks, hosts, to_launch); });
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    throw InputError(usage_error(app, error, argc, argv));
+    throw UsageError(usage_error(app, error, argc, argv));
   }
-  return 0;
+  return code;
+}
+
+// Where this process was started as one rank of several; a broken contract is the transport's to
+// report.
+Launched place() {
+  try {
+    return launched_by();
+  } catch (const InputError&) {
+    return {};
+  }
 }
 
 }  // namespace
@@ -384,11 +436,13 @@ int main(int argc, char** argv) {
   wait_politely(argv);
   try {
     return run(argc, argv);
-  } catch (const InputError& error) {
-    fmt::print(stderr, "murmur: {}\n", error.what());
+  } catch (const UsageError& error) {
+    Launched me = place();
+    if (me.rank == 0) return complain(error, 0, me.size);
+    let_rank_0_speak();
     return 2;
   } catch (const std::exception& error) {
-    fmt::print(stderr, "murmur: {}\n", error.what());
-    return 1;
+    Launched me = place();
+    return complain(error, me.rank, me.size);
   }
 }

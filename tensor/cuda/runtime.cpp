@@ -48,8 +48,10 @@ Counters& counters() {
 }
 
 DeviceFacts device_facts() {
+  int device = 0;
+  check_call(cudaGetDevice(&device), "cudaGetDevice");
   cudaDeviceProp p;
-  check_call(cudaGetDeviceProperties(&p, 0), "cudaGetDeviceProperties");
+  check_call(cudaGetDeviceProperties(&p, device), "cudaGetDeviceProperties");
   return {p.multiProcessorCount, p.major * 10 + p.minor, p.name};
 }
 

@@ -60,6 +60,8 @@ const Engine* cuda_engine() {
   return found ? &engine : nullptr;
 }
 
+void* cuda_stream() { return cuda::stream(); }
+
 void CudaEngine::synchronize() const {
   check_call(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   counters().waits++;

@@ -432,6 +432,31 @@ TEST_CASE("what a capture forbids fails, and the capture with it") {
   cudaGetLastError();
 }
 
+TEST_CASE("a stream that is held goes on when it may, and whoever asks is told so") {
+  for (bool late : {false, true}) {
+    const bool before = cuda_on_cpu::set_late(late);
+    Stream one, other;
+    OnDevice<int> x(std::vector<int>{1});
+    bool ready = false;
+    cudaEvent_t event;
+    cudaEventCreate(&event);
+    cuda_on_cpu::hold(one, [&] { return ready; });
+    CHECK(launch_on(one, add, 1, 1, 0, x, 10) == cudaSuccess);
+    CHECK(cudaEventRecord(event, one) == cudaSuccess);
+    for (int i = 0; i < 3; i++) {
+      CHECK(cudaEventQuery(event) == cudaErrorNotReady);
+      CHECK(cudaStreamQuery(one) == cudaErrorNotReady);
+    }
+    CHECK(cudaStreamSynchronize(other) == cudaSuccess);
+    ready = true;
+    CHECK(cudaEventQuery(event) == cudaErrorNotReady);
+    CHECK(cudaEventQuery(event) == cudaSuccess);
+    CHECK(x.fetch()[0] == 11);
+    cudaEventDestroy(event);
+    cuda_on_cpu::set_late(before);
+  }
+}
+
 TEST_CASE("in late mode nothing is done before the host waits for it") {
   Stream stream;
   OnDevice<int> x(std::vector<int>{0});

@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "host_side.h"
 #include "types.h"
 
 namespace cuda_on_cpu {
@@ -26,6 +28,10 @@ unsigned set_order(unsigned order);
 // Late: work is only queued, and done when the host waits for its stream or event. A host that
 // reads a result too early then sees it. First value: MURMUR_CUDA_LATE.
 bool set_late(bool late);
+
+// The stream goes no further until `ready` says so, as when a library's kernel waits for another
+// process. Calls that ask say "not ready" meanwhile, calls that wait do.
+void hold(cudaStream_t stream, std::function<bool()> ready);
 
 // The compute capability that the device claims: 80, 90, ... First value: MURMUR_CUDA_CAPABILITY.
 int set_capability(int capability);

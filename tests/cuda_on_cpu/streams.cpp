@@ -17,6 +17,10 @@ namespace {
 
 using Work = std::function<void()>;
 using Nodes = std::vector<Work>;
+struct Item {
+  Work work;
+  std::function<bool()> ready = {};  // empty: always
+};
 using Clock = std::chrono::steady_clock;
 
 struct Capture {
@@ -40,7 +44,7 @@ struct EventState {
 struct CUstream_st {
   unsigned flags = 0;
   std::shared_ptr<Capture> capture;
-  std::deque<Work> queue;
+  std::deque<Item> queue;
 };
 struct CUevent_st {
   std::shared_ptr<EventState> state = std::make_shared<EventState>();
@@ -68,16 +72,27 @@ std::vector<std::shared_ptr<Capture>> captures;
 
 thread_local cudaError_t last_error = cudaSuccess;
 
+bool held(cudaStream_t stream) {
+  const Item& first = stream->queue.front();
+  return first.ready && !first.ready();
+}
+
 void run_first(cudaStream_t stream) {
-  Work work = std::move(stream->queue.front());
+  while (held(stream)) std::this_thread::yield();
+  Work work = std::move(stream->queue.front().work);
   stream->queue.pop_front();
   work();
 }
 
-void reach(EventState& event, uint64_t record) {
+void reach(EventState& event, uint64_t record, bool wait = true) {
   while (event.reached < record && event.stream && !event.stream->queue.empty()) {
+    if (!wait && held(event.stream)) return;
     run_first(event.stream);
   }
+}
+
+void run_what_is_ready(cudaStream_t stream) {
+  while (!stream->queue.empty() && !held(stream)) run_first(stream);
 }
 
 }  // namespace
@@ -102,13 +117,19 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
   } else if (stream->capture) {
     if (stream->capture->invalid) return remember(cudaErrorStreamCaptureInvalidated);
     stream->capture->nodes.push_back(std::move(work));
-  } else if (late) {
-    stream->queue.push_back(std::move(work));
   } else {
-    finish(stream);  // what was queued while late
-    work();
+    if (!late) run_what_is_ready(stream);  // what was queued while late, or held
+    if (!late && stream->queue.empty()) {
+      work();
+    } else {
+      stream->queue.push_back({std::move(work)});
+    }
   }
   return cudaSuccess;
+}
+
+void hold(cudaStream_t stream, std::function<bool()> ready) {
+  stream->queue.push_back({[] {}, std::move(ready)});
 }
 
 void finish(cudaStream_t stream) {
@@ -195,7 +216,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     return remember(cudaErrorStreamCaptureUnsupported);
   }
   const bool done = !stream || stream->queue.empty();
-  finish(stream);
+  stream ? run_what_is_ready(stream) : finish(stream);
   return done ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -253,7 +274,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (event->state->capture) return remember(cudaErrorCapturedEvent);
   const bool done = event->state->reached == event->state->recorded;
-  reach(*event->state, event->state->recorded);
+  reach(*event->state, event->state->recorded, false);
   return done ? cudaSuccess : cudaErrorNotReady;
 }
 

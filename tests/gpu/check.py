@@ -26,6 +26,7 @@ from pathlib import Path
 
 import evidence
 import machine
+import nccl
 import runs
 import speed
 import suite
@@ -90,6 +91,7 @@ class Check:
         self.cpu_murmur = self.build / "murmur" if not self.on_cpu else self.murmur
         self.tests = self.build / f"tests/cuda/test_cuda{suffix}"
         self.ops = self.build / f"tests/gpu/ops_bench{suffix}"
+        self.nccl = self.build / "tests/gpu/nccl_check"
         self.hopper_good = False
         self.peer = None
         revision = machine.revision()
@@ -149,10 +151,10 @@ def build(check: Check) -> None:
     packages = machine.PACKAGES / "packages.cmake"
     given = ["-C", packages] if packages.exists() else []
     configure = ["cmake", "--preset", "cuda", "-B", check.build, *given]
-    targets = ["murmur", "test_cuda", "ops_bench"]
+    targets = ["murmur", "test_cuda", "ops_bench", "nccl_check"]
     compile_ = ["ninja", "-C", check.build, f"-j{check.jobs}", "-k0", *targets]
     if not check.dry:
-        for program in (check.murmur, check.tests, check.ops):
+        for program in (check.murmur, check.tests, check.ops, check.nccl):
             program.unlink(missing_ok=True)  # what fails to build must not be what is checked
     for name, command in [("configure", configure), ("compile", compile_)]:
         done = check.shell.run(command, 240)
@@ -195,6 +197,15 @@ def curves(check: Check) -> None:
     """Loss curves beside the CPU's."""
     check.require(check.murmur)
     runs.curves(check)
+
+
+def messages(check: Check) -> None:
+    """NCCL with one rank, and with two on this GPU as an experiment."""
+    if check.on_cpu:
+        raise Skip("needs a GPU; ctest runs transport nccl on the CPU")
+    check.require(check.nccl)
+    nccl.world_of_one(check)
+    nccl.two_on_one_gpu(check)
 
 
 def start_peer(check: Check) -> None:
@@ -253,6 +264,7 @@ STEPS = [
     ("conformance-hopper", conformance_hopper, 90, 10),
     ("equal-bits", equal_bits, 90, 10),
     ("curves", curves, 60, 10),
+    ("nccl", messages, 100, 10),
     ("start-torch", start_peer, 60, 60),
     ("memcheck", memcheck, 60, 30),
     ("racecheck", racecheck, 50, 30),

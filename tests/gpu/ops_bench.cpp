@@ -212,7 +212,8 @@ void muon_direction(Bench& bench, int64_t count, int64_t rows, int64_t cols) {
               Tensor gradient = random(shape, DType::f32), direction = made(shape, DType::f32);
               Tensor step = to(Device::cuda, Tensor::of({1}, {1}, DType::f64));
               return [=]() mutable {
-                muon->direction({*bank, gradient, gradient, *state, step, 0.01, 0}, direction);
+                Tensor u = muon->begin({*bank, gradient, gradient, *state, step, 0.01, 0});
+                muon->direction({*bank, u, gradient, *state, step, 0.01, 0}, direction);
               };
             });
 }

@@ -274,7 +274,7 @@ TEST_CASE("values of the wrong kind or out of range are refused") {
     check_refused(f.train("none") + flags, parts);
     CHECK(!std::filesystem::exists(f / "none"));
   };
-  refused({"--accumulation", "3"}, {"accumulation", "4", "3"});
+  refused({"--accumulation", "5"}, {"batch_size", "4", "5"});
   refused({"--accumulation", "0"}, {"accumulation", "'0'"});
   auto instead = [&](const std::string& flag, const std::string& value, const Words& parts) {
     check_refused({"train", "--data", f.data, "--out", f / "none", flag, value}, parts);
@@ -294,7 +294,11 @@ TEST_CASE("values of the wrong kind or out of range are refused") {
   instead("--n-layer", "0", {"n_layer", "'0'"});
   instead("--n-head", "3", {"n_embd", "128", "3"});
   instead("--seed", "-1", {"seed", "'-1'"});
-  instead("--nodes", "2", {"nodes", "'2'"});
+  instead("--nodes", "-2", {"nodes", "'-2'"});
+  refused({"--nodes", "2", "--transport", "self"}, {"nodes", "2", "threads"});
+  refused({"--nodes", "5"}, {"batch_size", "4", "5"});
+  refused({"--strategy", "fdsp"}, {"strategy", "fsdp"});
+  refused({"--strategy.outer_lr", "1"}, {"strategy.outer_lr", "local", "no settings"});
   instead("--dtype", "fp16", {"dtype", "'fp16'", "bf16"});
   instead("--vocab-size", "100", {"vocab_size", "100", "256"});
   instead("--device", "cuda", {"device", "CUDA", "cpu"});

@@ -1,0 +1,83 @@
+// dist/communicator.h - messages between ranks. Two things only: exchange() with some of the others,
+// and a barrier. Collectives (dist/collectives.h) are written once over them.
+//
+// Every wait has a deadline. An Error of a wait names the rank that is missing, the step, and what
+// was being sent.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace murmur {
+
+// A tensor that goes to `peer` or is to be filled by it. Contiguous, and of the same size and type
+// at both ends. Messages of a pair of ranks arrive in the order in which they were started.
+struct Message {
+  int peer;
+  Tensor tensor;
+};
+
+// Messages under way. What is sent must stay as it is until they are done.
+class Pending {
+ public:
+  virtual ~Pending() = default;
+  virtual bool poll() = 0;  // moves things along without waiting; are they done?
+  // Returns when they are done, or at the deadline: then the ranks that are missing.
+  virtual std::vector<int> wait_until(std::chrono::steady_clock::time_point deadline) = 0;
+};
+
+// Counted where a message is started, in the same way for every transport.
+struct Traffic {
+  int64_t bytes = 0;     // sent by this rank
+  int64_t messages = 0;  // sent by this rank
+  int64_t rounds = 0;    // exchanges one after the other
+  Traffic& operator+=(const Traffic& other);
+};
+
+class Communicator {
+ public:
+  Communicator(int rank, int size, double deadline_seconds);
+  virtual ~Communicator() = default;
+  Communicator(const Communicator&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  // `what` is sent: "gradients of block 3". It names the messages in errors and in traffic().
+  std::unique_ptr<Pending> start(const std::string& what, std::vector<Message> sends,
+                                 std::vector<Message> receives);
+  void wait(Pending& pending, const std::string& what);  // Error at the deadline
+  void exchange(const std::string& what, std::vector<Message> sends,
+                std::vector<Message> receives);
+  void barrier();
+
+  // A transport with a better way to add up a tensor over all ranks takes it, counts what the usual
+  // algorithms would send, and returns true. The order of that sum is its own.
+  virtual bool native_all_reduce(const std::string& /*what*/, Tensor& /*x*/) { return false; }
+
+  void at_step(int64_t step) { step_ = step; }  // for errors
+  const std::map<std::string, Traffic>& traffic() const { return traffic_; }  // by `what`
+  Traffic total_traffic() const;
+  void reset_traffic() { traffic_.clear(); }
+
+ protected:
+  virtual std::unique_ptr<Pending> post(const std::vector<Message>& sends,
+                                        const std::vector<Message>& receives) = 0;
+  // The rest of the sentence "rank 2 is missing": why, where the transport knows.
+  virtual std::string reason(int /*peer*/) const { return {}; }
+  void count(const std::string& what, const Traffic& traffic) { traffic_[what] += traffic; }
+
+ private:
+  int rank_, size_;
+  std::chrono::duration<double> deadline_;
+  int64_t step_ = 0;
+  std::map<std::string, Traffic> traffic_;
+};
+
+}  // namespace murmur

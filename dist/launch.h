@@ -1,0 +1,15 @@
+// dist/launch.h - `murmur launch`: starts the processes of a run, so that nobody needs to know how.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace murmur {
+
+// Starts `ranks` processes of this program with `args`: by itself where they say --transport nccl,
+// else by mpirun, perhaps on the hosts that the file `hosts` names. The exit code: that of the
+// first rank that failed.
+int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> args);
+
+}  // namespace murmur

@@ -1,0 +1,239 @@
+// dist/mpi.cpp - a rank is a process of MPI: started by mpirun or srun, on one host or many.
+//
+// Point-to-point messages only: they are all that can be given up after a rank has died, where a
+// collective never returns. MPI itself does not report a death; the deadline does.
+//
+// How a process ends, so that nobody waits for ever:
+//
+//   work() returns   MPI_Finalize, which waits for the others as long as any message may
+//   work() throws    one line on stderr, then _exit: 2 after an InputError, else 1. MPI_Finalize
+//                    would wait for the dead. mpirun ends the other ranks when it sees this; where
+//                    it does not, they reach their deadline.
+#include "dist/transport.h"
+
+#ifdef MURMUR_WITH_MPI
+
+#include <fmt/format.h>
+#include <mpi.h>
+#include <omp.h>
+#include <sched.h>
+#include <unistd.h>  // _exit
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "dist/bootstrap.h"
+#include "tensor/engine.h"
+
+namespace murmur {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr size_t kLargestChunk = size_t(1) << 30;  // MPI counts bytes in an int
+constexpr int kTag = 1;
+
+// Ends the process when a call that has no deadline of its own takes longer than that.
+class Watch {
+ public:
+  Watch(double seconds, std::string complaint)
+      : thread_([=](std::stop_token stop) {
+          std::mutex mutex;
+          std::unique_lock lock(mutex);
+          std::condition_variable_any never;
+          never.wait_for(lock, stop, std::chrono::duration<double>(seconds), [] { return false; });
+          if (!stop.stop_requested()) _exit(complain(Error(complaint), 0, 1));
+        }) {}
+
+ private:
+  std::jthread thread_;
+};
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator(int rank, int size, double deadline) : Communicator(rank, size, deadline) {}
+
+ private:
+  class Batch final : public Pending {
+   public:
+    Batch(int rank, const std::vector<Message>& sends, const std::vector<Message>& receives)
+        : rank_(rank) {
+      for (const Message& m : receives) {
+        Tensor host = m.tensor;
+        if (host.device() != Device::cpu) {  // MPI knows no memory but the host's
+          host = Tensor(m.tensor.shape(), m.tensor.dtype());
+          staged_.push_back({host, m.tensor});
+        }
+        open(m.peer, host, true);
+      }
+      for (const Message& m : sends) open(m.peer, to(Device::cpu, m.tensor), false);
+    }
+
+    // MPI may still use the tensors of messages that were given up: they are kept for ever.
+    ~Batch() override {
+      if (left_ == 0) return;
+      for (size_t i = 0; i < requests_.size(); i++) {
+        if (chunks_[i].receive && requests_[i] != MPI_REQUEST_NULL) MPI_Cancel(&requests_[i]);
+      }
+      static auto* const given_up = new std::vector<std::vector<Tensor>>;
+      given_up->push_back(std::move(tensors_));
+    }
+
+    bool poll() override {
+      if (left_ == 0) return true;
+      int count = 0;
+      int problem = MPI_Testsome(int(requests_.size()), requests_.data(), &count, indices_.data(),
+                                 statuses_.data());
+      if (problem != MPI_ERR_IN_STATUS) verify(problem, chunks_[0]);
+      for (int i = 0; i < count; i++) {
+        const Chunk& chunk = chunks_[size_t(indices_[size_t(i)])];
+        const MPI_Status& status = statuses_[size_t(i)];
+        if (problem != MPI_SUCCESS) verify(status.MPI_ERROR, chunk);
+        int bytes = chunk.bytes;
+        if (chunk.receive) MPI_Get_count(&status, MPI_BYTE, &bytes);
+        check(bytes == chunk.bytes, [&] {
+          return fmt::format("exchange: rank {} sends {} bytes, rank {} expects {}", chunk.peer,
+                             bytes, rank_, chunk.bytes);
+        });
+      }
+      left_ -= size_t(count);
+      if (left_ == 0) {
+        for (auto& [host, device] : staged_) engine(device.device()).copy(host, device);
+      }
+      return left_ == 0;
+    }
+
+    // Ranks may outnumber cores: whoever waits lets the others run.
+    std::vector<int> wait_until(Clock::time_point deadline) override {
+      Clock::time_point began = Clock::now();
+      for (std::chrono::microseconds nap(10); !poll();) {
+        Clock::time_point now = Clock::now();
+        if (now >= deadline) return open_peers();
+        if (now - began < std::chrono::microseconds(50)) {
+          sched_yield();
+        } else {
+          std::this_thread::sleep_for(nap);
+          nap = std::min(nap + nap / 4, std::chrono::microseconds(200));
+        }
+      }
+      return {};
+    }
+
+   private:
+    struct Chunk {
+      int peer, bytes;
+      bool receive;
+    };
+
+    // Chunks of one size at both ends, under one tag: they arrive in the order they were started.
+    void open(int peer, const Tensor& x, bool receive) {
+      tensors_.push_back(x);
+      for (size_t at = 0; at < x.bytes(); at += kLargestChunk) {
+        Chunk chunk{peer, int(std::min(kLargestChunk, x.bytes() - at)), receive};
+        char* data = static_cast<char*>(x.raw()) + at;
+        MPI_Request request = MPI_REQUEST_NULL;
+        verify(receive
+                   ? MPI_Irecv(data, chunk.bytes, MPI_BYTE, peer, kTag, MPI_COMM_WORLD, &request)
+                   : MPI_Isend(data, chunk.bytes, MPI_BYTE, peer, kTag, MPI_COMM_WORLD, &request),
+               chunk);
+        chunks_.push_back(chunk);
+        requests_.push_back(request);
+      }
+      left_ = requests_.size();
+      indices_.resize(left_);
+      statuses_.resize(left_);
+    }
+    void verify(int problem, const Chunk& chunk) const {
+      if (problem == MPI_SUCCESS) return;
+      char words[MPI_MAX_ERROR_STRING];
+      int length = 0;
+      MPI_Error_string(problem, words, &length);
+      throw Error(fmt::format("rank {}: a message {} rank {} failed: {}", rank_,
+                              chunk.receive ? "from" : "to", chunk.peer,
+                              std::string(words, size_t(length))));
+    }
+    std::vector<int> open_peers() const {
+      std::set<int> peers;
+      for (size_t i = 0; i < requests_.size(); i++) {
+        if (requests_[i] != MPI_REQUEST_NULL) peers.insert(chunks_[i].peer);
+      }
+      return {peers.begin(), peers.end()};
+    }
+
+    int rank_;
+    std::vector<Tensor> tensors_;  // on the host
+    std::vector<std::pair<Tensor, Tensor>> staged_;
+    std::vector<Chunk> chunks_;
+    std::vector<MPI_Request> requests_;  // of each chunk
+    size_t left_ = 0;                    // chunks under way
+    std::vector<int> indices_;           // what MPI_Testsome fills
+    std::vector<MPI_Status> statuses_;
+  };
+
+  std::unique_ptr<Pending> post(const std::vector<Message>& sends,
+                                const std::vector<Message>& receives) override {
+    return std::make_unique<Batch>(rank(), sends, receives);
+  }
+};
+
+// mpirun may have bound each rank to its cores; where it has not, they share the host's.
+void share_cores(int local_size) {
+  if (std::getenv("OMP_NUM_THREADS")) return;
+  int cores = int(sysconf(_SC_NPROCESSORS_ONLN));
+  omp_set_num_threads(std::max(1, std::min(omp_get_max_threads(), cores / local_size)));
+}
+
+}  // namespace
+
+void run_mpi(const World& world, const std::function<void(Communicator&)>& work) {
+  Launched launched = launched_by();
+  share_cores(launched.local_size);
+  setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  int rank = 0, size = 1;
+  {
+    Watch watch(world.deadline, fmt::format("rank {}: MPI does not start within {} s (--deadline)",
+                                            launched.rank, world.deadline));
+    int provided;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  try {
+    if (world.nodes > 0 && world.nodes != size) {
+      throw InputError(fmt::format(
+          "nodes: {} wanted, MPI has {}; start it with mpirun -n {}, or leave --nodes out",
+          world.nodes, size, world.nodes));
+    }
+    MpiCommunicator communicator(rank, size, world.deadline);
+    work(communicator);
+  } catch (const std::exception& error) {
+    if (size == 1) {  // nobody to wait for
+      MPI_Finalize();
+      throw;
+    }
+    _exit(complain(error, rank, size));
+  }
+  Watch watch(world.deadline,
+              fmt::format("rank {}: has ended, but others have not within {} s (--deadline)", rank,
+                          world.deadline));
+  MPI_Finalize();
+}
+
+}  // namespace murmur
+
+#else
+
+namespace murmur {
+
+void run_mpi(const World&, const std::function<void(Communicator&)>&) {
+  throw InputError(
+      "transport: mpi is not built in; install libopenmpi-dev and build again, or use threads");
+}
+
+}  // namespace murmur
+
+#endif

@@ -1,0 +1,147 @@
+"""The transport mpi, run by mpirun on this machine and, as root, on hosts of network namespaces.
+
+    mpi_test.py PATH/OF/mpi_check PATH/OF/murmur
+
+Exit code 77: mpirun is missing.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import hosts
+
+MISSING = "step 3: gradients: rank 1 is missing: nothing for 1 s"
+failures = []
+
+
+def expect(condition, what, output=""):
+    if not condition:
+        failures.append(what)
+        print(f"FAILED: {what}\n{output}")
+
+
+def output_of(process, limit):
+    """Exit code, output, and seconds; at `limit` it is ended and the exit code is None."""
+    began = time.monotonic()
+    try:
+        output = process.communicate(timeout=limit)[0]
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        process.terminate()  # mpirun then ends its ranks
+        output, code = process.communicate()[0], None
+    return code, output, time.monotonic() - began
+
+
+def start(words):
+    environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                       OMP_NUM_THREADS="1")
+    return subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
+
+
+def mpirun(ranks, *words, limit=60):
+    return output_of(start(["mpirun", "-n", str(ranks), "--oversubscribe", "--bind-to", "none",
+                            *words]), limit)
+
+
+def complaints(output):
+    return [line for line in output.splitlines() if line.startswith("murmur: ")]
+
+
+def on_one_host(check):
+    for ranks in (1, 2, 3, 4):
+        code, output, _ = mpirun(ranks, check, "ok")
+        expect(code == 0 and output.split() == ["ok"], f"{ranks} ranks: every collective", output)
+    code, output, _ = output_of(start([check, "ok"]), 60)
+    expect(code == 0 and output.split() == ["ok"], "without mpirun: one rank", output)
+
+    for ranks in (2, 3, 4):
+        code, output, seconds = mpirun(ranks, check, "late")
+        expect(code == 1 and MISSING in output and seconds < 15, f"{ranks} ranks: one is late",
+               output)
+        expect(all(MISSING in line for line in complaints(output)),
+               f"{ranks} ranks: all name the one that is late", output)
+        # mpirun ends the others about when they reach their deadline; who is first is open.
+        code, output, seconds = mpirun(ranks, check, "killed")
+        expect(code == 137 and seconds < 15, f"{ranks} ranks: one is killed", output)
+        code, output, seconds = mpirun(ranks, check, "throws")
+        expect(code == 2 and seconds < 15 and
+               complaints(output) == ["murmur: rank 1: data: rank 1 cannot read it"],
+               f"{ranks} ranks: one throws", output)
+        # mpirun leaves the others alone, so each of them has to end by itself.
+        code, output, seconds = mpirun(ranks, "--enable-recovery", check, "killed")
+        expect(code is not None and seconds < 15, f"{ranks} ranks: survivors end", output)
+        survivors = [f" rank {r}" for r in range(ranks) if r != 1]
+        expect(sorted(line.split(":")[1] for line in complaints(output)) == survivors and
+               output.count(MISSING) == len(survivors),
+               f"{ranks} ranks: each survivor says once who is missing", output)
+    code, output, _ = mpirun(3, check, "nodes", "5")
+    expect(code == 2 and complaints(output) ==
+           ["murmur: nodes: 5 wanted, MPI has 3; start it with mpirun -n 5, or leave --nodes out"],
+           "a world of another size: said once", output)
+    code, output, _ = mpirun(3, check, "nodes", "3")
+    expect(code == 0, "a world of the size that is wanted", output)
+
+
+def on_several_hosts(check):
+    payload = 64 << 20
+    with hosts.start(4) as cluster:
+        def run(*words, extra=()):
+            return output_of(cluster.mpirun([check, *words], extra_mca=extra, text=True,
+                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT), 60)
+
+        code, output, _ = run("ok")
+        expect(code == 0 and output.split() == ["ok"], "4 hosts: every collective", output)
+        before = [cluster.bytes(name) for name in cluster.names]
+        code, output, _ = run("bytes", "64")
+        expect(code == 0, "4 hosts: a large all_reduce", output)
+        for name, old in zip(cluster.names, before):
+            for was, now in zip(old, cluster.bytes(name)):
+                ratio = (now - was) / (2 * 3 / 4 * payload)
+                expect(1 < ratio < 1.05, f"{name}: {ratio:.4f} of the predicted bytes")
+        code, output, seconds = run("killed")
+        expect(code not in (0, None) and seconds < 30, "4 hosts: one rank is killed", output)
+        code, output, seconds = run("killed", extra=["--enable-recovery"])
+        expect(code is not None and seconds < 30 and MISSING in output,
+               "4 hosts: survivors name the one that was killed", output)
+
+
+def launches(check, murmur):
+    def launch(*words):
+        return output_of(start([murmur, "launch", *words]), 30)
+
+    for words, what in ((["-n", "0", "--", "train"], "-n 0"), (["-n", "2"], "nothing to start"),
+                        (["-n", "2", "--", "train", "--transport", "threads"], "one process"),
+                        (["-n", "2", "--hosts", "/none", "--", "train"], "cannot be read")):
+        code, output, _ = launch(*words)
+        expect(code == 2 and what in output and output.count("\n") == 1, f"launch {words}", output)
+    for transport in ("mpi", "nccl"):  # a wrong flag is every rank's; one of them says so
+        code, output, seconds = launch("-n", "3", "--", "train", "--transport", transport,
+                                       "--nodess", "3")
+        said = [line for line in complaints(output) if "launch" not in line]
+        expect(code == 2 and seconds < 15 and
+               said == ["murmur: --nodess: no such flag; did you mean --nodes?"],
+               f"launch with {transport}: a wrong flag is said once", output)
+
+
+def main():
+    check, murmur = sys.argv[1:3]
+    if not shutil.which("mpirun"):
+        print("skipped: there is no mpirun; install openmpi-bin")
+        return 77
+    on_one_host(check)
+    launches(check, murmur)
+    reason = hosts.skip()
+    if reason:
+        print("several hosts: skipped:", reason)
+    else:
+        on_several_hosts(check)
+    print(f"{len(failures)} failed" if failures else "all passed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

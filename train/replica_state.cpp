@@ -1,0 +1,174 @@
+// train/replica_state.cpp - pieces of tensors to whole ones in a checkpoint, and back.
+#include "train/replica_state.h"
+
+#include <fmt/format.h>
+
+#include "dist/collect.h"
+#include "train/checkpoint.h"
+#include "train/revision.h"
+
+namespace murmur {
+namespace {
+
+const std::string kTraining = ".training";  // a weight that trains, beside the one to use
+const std::string kModel = "model/";        // asks for the model's file
+
+std::string node(int rank) { return fmt::format("node.{}/", rank); }
+
+std::vector<Piece> weights_of(const Parameters& parameters, const std::string& prefix,
+                              const std::string& suffix) {
+  std::vector<Piece> pieces;
+  for (const Parameter& p : parameters.all()) {
+    int64_t begin = p.shape.rank() == 1 ? 0 : p.first_row * p.shape.cols();
+    pieces.push_back({prefix + p.name + suffix, p.shape, begin, parameters.value(p)});
+  }
+  return pieces;
+}
+
+std::vector<Piece> state_of(const Update& update, const std::string& prefix) {
+  std::vector<Piece> pieces;
+  for (const Update::NamedState& s : update.named_state())
+    pieces.push_back({prefix + s.name, s.whole, s.begin, s.tensor});
+  return pieces;
+}
+
+std::vector<NamedTensor> named(std::vector<Collected> collected) {
+  std::vector<NamedTensor> all;
+  for (Collected& one : collected) all.push_back({std::move(one.name), std::move(one.tensor)});
+  return all;
+}
+
+bool trains_others(const Replica& replica, const Strategy& strategy, const Communicator& c) {
+  return replica.update.averages() || (strategy.own_weights() && c.size() > 1);
+}
+
+// Looks tensors up in a checkpoint, on rank 0.
+class Source {
+ public:
+  Source(const std::string& run_dir, int64_t step, std::string optimizer)
+      : checkpoint_(load_checkpoint(run_dir, step)), optimizer_(std::move(optimizer)) {
+    while (holds(node(nodes_))) nodes_++;
+  }
+
+  int nodes() const { return nodes_; }  // 0: of ranks that train the same weights
+  bool contains(const std::string& name) const { return checkpoint_.optimizer.contains(name); }
+
+  Tensor find(const std::string& name, const Shape& whole) const {
+    if (name.starts_with(kModel)) return of_model(name.substr(kModel.size()), whole);
+    if (contains(name)) return of_state(name, whole);
+    if (nodes_ == 0) {
+      throw InputError(fmt::format(
+          "{}: no state '{}' for optimizer {}; resume with the optimizer the run began with",
+          checkpoint_.path, name, optimizer_));
+    }
+    Tensor mean(whole, checkpoint_.optimizer.read(node(0) + name).dtype());
+    for (int k = 0; k < nodes_; k++)
+      engine(Device::cpu).scale(1.0 / nodes_, of_state(node(k) + name, whole), {mean, k > 0});
+    return mean;
+  }
+
+  // After everybody got what they asked for: was that all?
+  void require_all(const std::set<std::string>& asked) const {
+    size_t state = 0, model = 0, extra = 0;
+    for (const std::string& name : asked) name.starts_with(kModel) ? model++ : state++;
+    if (model > 0 && model != checkpoint_.model.names().size()) {
+      throw InputError(fmt::format(
+          "{}: holds {} parameters, the model has {}; the checkpoint is of another model",
+          checkpoint_.path, checkpoint_.model.names().size(), model));
+    }
+    for (const std::string& name : checkpoint_.optimizer.names()) {
+      bool of_ranks = name.starts_with("node.") || name.starts_with("outer.");
+      if (!of_ranks && !asked.count(name)) extra++;
+    }
+    if (extra > 0) {
+      throw InputError(fmt::format(
+          "{}: holds {} tensors of optimizer state, {} with these settings has {}; resume with "
+          "those the run began with",
+          checkpoint_.path, state + extra, optimizer_, state));
+    }
+  }
+
+ private:
+  bool holds(const std::string& prefix) const {
+    for (const std::string& name : checkpoint_.optimizer.names())
+      if (name.starts_with(prefix)) return true;
+    return false;
+  }
+  Tensor of_model(const std::string& name, const Shape& whole) const {
+    if (!checkpoint_.model.contains(name)) {
+      throw InputError(fmt::format("{}: no parameter '{}'; the checkpoint is of another model",
+                                   checkpoint_.path, name));
+    }
+    Tensor saved = checkpoint_.model.read(name);
+    if (saved.shape() == whole) return saved;
+    throw InputError(
+        fmt::format("{}: '{}' is {}, the model wants {}; use the settings the run began with",
+                    checkpoint_.path, name, text(saved.shape()), text(whole)));
+  }
+  Tensor of_state(const std::string& name, const Shape& whole) const {
+    Tensor saved = checkpoint_.optimizer.read(name);
+    if (saved.shape() == whole) return saved;
+    throw InputError(fmt::format(
+        "{}: state '{}' is {}, these settings want {}; resume with those the run began with",
+        checkpoint_.path, name, text(saved.shape()), text(whole)));
+  }
+
+  Checkpoint checkpoint_;
+  std::string optimizer_;
+  int nodes_ = 0;
+};
+
+}  // namespace
+
+void save_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
+                  Communicator& c, int64_t tokens) {
+  const Parameters& parameters = replica.model.parameters;
+  bool own = strategy.own_weights() && c.size() > 1;
+  std::string prefix = own ? node(c.rank()) : "";
+  std::vector<Piece> pieces = state_of(replica.update, prefix);
+  if (trains_others(replica, strategy, c)) {
+    for (Piece& weight : weights_of(parameters, prefix, kTraining)) {
+      Tensor now = weight.tensor, copy(now.shape(), now.dtype(), now.device());
+      engine(now.device()).copy(now, copy);  // what is saved beside it stands in its place soon
+      weight.tensor = copy;
+      pieces.push_back(weight);
+    }
+  }
+  for (const Strategy::State& s : strategy.state())
+    pieces.push_back({s.name, s.tensor.shape(), 0, s.tensor});
+  std::vector<NamedTensor> state = named(collect(c, pieces));
+  CheckpointState rest;
+  rest.counters["tokens"] = tokens;
+  rest.text["revision"] = revision();
+  replica.with_weights_to_use([&] {
+    std::vector<NamedTensor> model = named(collect(c, weights_of(parameters, "", "")));
+    if (c.rank() == 0) save_checkpoint(run_dir, step, model, state, rest);
+  });
+}
+
+void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
+                     Strategy& strategy, Communicator& c, const std::string& optimizer) {
+  Parameters& parameters = replica.model.parameters;
+  std::optional<Source> source;
+  if (c.rank() == 0) source.emplace(run_dir, step, optimizer);
+  int64_t nodes = from_rank_zero(c, "nodes of the checkpoint", source ? source->nodes() : 0);
+  bool own = strategy.own_weights() && c.size() > 1 && nodes == c.size();
+  std::string prefix = own ? node(c.rank()) : "";
+  bool training = replica.update.averages() || own;
+  std::vector<Piece> pieces = weights_of(parameters, training ? prefix : kModel,
+                                         training ? kTraining : "");
+  for (Piece& p : state_of(replica.update, prefix)) pieces.push_back(std::move(p));
+  Find find = [&](const std::string& name, const Shape& whole) {
+    return source->find(name, whole);
+  };
+  std::set<std::string> asked = distribute(c, find, pieces);
+  if (source) source->require_all(asked);
+  parameters.refresh_shadow();
+  strategy.weights_replaced();
+  for (const Strategy::State& s : strategy.state()) {
+    if (from_rank_zero(c, "state of the strategy", source && source->contains(s.name)))
+      distribute(c, find, {{s.name, s.tensor.shape(), 0, s.tensor}});
+  }
+}
+
+}  // namespace murmur
