@@ -4,6 +4,7 @@
 #   make test      install what is missing, build, run all tests
 #   make build     the program: build/murmur
 #   make asan      all tests under the address and undefined-behaviour sanitizers
+#   make tsan      the tests of ranks that are threads under the thread sanitizer
 #   make gpu-check on a machine with an NVIDIA GPU: build, test and time the CUDA engine there, and
 #                  write docs/results/; needs no network. gpu-pack gathers the packages it needs
 #   make docs      write the generated tables of docs/lists.md anew
@@ -21,8 +22,10 @@ PROMPT ?= In the beginning
 
 PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev \
            libstb-dev fonts-dejavu-core bible-kjv bible-kjv-text patch
+# Besides, for the tests: MPI, and hosts made of network namespaces.
+TEST_PACKAGES = libopenmpi-dev openmpi-bin iproute2
 
-.PHONY: train test build asan gpu-check gpu-pack setup docs clean
+.PHONY: train test build asan tsan gpu-check gpu-pack setup docs clean
 .DELETE_ON_ERROR:
 
 train: build $(DATA)/data.json
@@ -30,6 +33,7 @@ train: build $(DATA)/data.json
 	@echo
 	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500 --temperature 0.6
 
+test asan tsan: PACKAGES += $(TEST_PACKAGES)
 test: build
 	cmake --build build
 	ctest --test-dir build --output-on-failure
@@ -43,6 +47,12 @@ asan: setup
 	cmake --preset cpu-asan
 	cmake --build build-asan
 	ctest --test-dir build-asan --output-on-failure --exclude-regex house  # reads text, runs no kernel
+
+# One thread per rank: the sanitizer does not know OpenMP's barriers.
+tsan: setup
+	cmake --preset cpu-tsan
+	cmake --build build-tsan --target test_dist
+	OMP_NUM_THREADS=1 TSAN_OPTIONS=suppressions=tests/dist/tsan.supp build-tsan/test_dist
 
 # Settings: make gpu-check CHECK="--budget 300"      (tests/gpu/check.py --help). No GPU: no failure.
 gpu-check:
@@ -74,4 +84,4 @@ $(DATA)/data.json: $(if $(TEXT),$(TEXT),data/kjv.txt) | build
 	build/murmur data prepare $< --out $(DATA)
 
 clean:
-	rm -rf build build-asan build-cuda build-gpu-packages
+	rm -rf build build-asan build-tsan build-cuda build-gpu-packages

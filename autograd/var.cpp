@@ -94,7 +94,8 @@ std::vector<Var> record_many(std::vector<Tensor> values,
 
 void on_backward(std::function<void()> visit) {
   if (current_tape)
-    current_tape->nodes_.push_back({{}, [visit = std::move(visit)](std::span<Tensor>) { visit(); }});
+    current_tape->nodes_.push_back(
+        {{}, [visit = std::move(visit)](std::span<Tensor>) { visit(); }});
 }
 
 void Tape::backward(const Var& result, const Tensor& seed) {

@@ -76,8 +76,7 @@ std::vector<Collected> collect(Communicator& c, const std::vector<Piece>& pieces
   if (c.rank() > 0) {
     text_between(c, c.rank(), 0, to_text(pieces));
     std::istringstream wanted(text_between(c, 0, c.rank(), {}));
-    for (size_t i; wanted >> i;)
-      c.exchange(kTensors, {{0, to(Device::cpu, pieces[i].tensor)}}, {});
+    for (size_t i; wanted >> i;) c.exchange(kTensors, {{0, to(Device::cpu, pieces[i].tensor)}}, {});
     return {};
   }
   std::vector<Collected> all;

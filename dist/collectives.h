@@ -2,11 +2,12 @@
 //
 // P bytes, N ranks, f = (N - 1) / N. Each rank sends:
 //
-//   reduce_scatter, all_gather   direct: f P in 1 round of N - 1 messages     ring: f P in N - 1 rounds
-//   all_reduce                   both of them: 2 f P      tree: up to ceil(log2 N) P in 2 ceil(log2 N) rounds
+//   reduce_scatter, all_gather   direct: f P in 1 round of N - 1 messages     ring: f P in N - 1
+//   rounds all_reduce                   both of them: 2 f P      tree: up to ceil(log2 N) P in 2
+//   ceil(log2 N) rounds
 //
-// `direct` adds in the order of ranks, `ring` in the order of the ring that ends at the owner, `tree`
-// in the order of its branches: none depends on who is early, nor on the transport.
+// `direct` adds in the order of ranks, `ring` in the order of the ring that ends at the owner,
+// `tree` in the order of its branches: none depends on who is early, nor on the transport.
 #pragma once
 
 #include "dist/communicator.h"

@@ -45,7 +45,8 @@ void Communicator::wait(Pending& pending, const std::string& what) {
     why = fmt::format("nothing for {} s; still running? (--deadline)", deadline_.count());
   bool one = missing.size() == 1;
   throw Error(fmt::format("rank {}: step {}: {}: {} {} {} missing: {}", rank_, step_, what,
-                          one ? "rank" : "ranks", fmt::join(missing, ", "), one ? "is" : "are", why));
+                          one ? "rank" : "ranks", fmt::join(missing, ", "), one ? "is" : "are",
+                          why));
 }
 
 void Communicator::exchange(const std::string& what, std::vector<Message> sends,

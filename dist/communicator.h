@@ -1,5 +1,5 @@
-// dist/communicator.h - messages between ranks. Two things only: exchange() with some of the others,
-// and a barrier. Collectives (dist/collectives.h) are written once over them.
+// dist/communicator.h - messages between ranks. Two things only: exchange() with some of the
+// others, and a barrier. Collectives (dist/collectives.h) are written once over them.
 //
 // Every wait has a deadline. An Error of a wait names the rank that is missing, the step, and what
 // was being sent.
@@ -53,15 +53,14 @@ class Communicator {
   std::unique_ptr<Pending> start(const std::string& what, std::vector<Message> sends,
                                  std::vector<Message> receives);
   void wait(Pending& pending, const std::string& what);  // Error at the deadline
-  void exchange(const std::string& what, std::vector<Message> sends,
-                std::vector<Message> receives);
+  void exchange(const std::string& what, std::vector<Message> sends, std::vector<Message> receives);
   void barrier();
 
   // A transport with a better way to add up a tensor over all ranks takes it, counts what the usual
   // algorithms would send, and returns true. The order of that sum is its own.
   virtual bool native_all_reduce(const std::string& /*what*/, Tensor& /*x*/) { return false; }
 
-  void at_step(int64_t step) { step_ = step; }  // for errors
+  void at_step(int64_t step) { step_ = step; }                                // for errors
   const std::map<std::string, Traffic>& traffic() const { return traffic_; }  // by `what`
   Traffic total_traffic() const;
   void reset_traffic() { traffic_.clear(); }

@@ -3,9 +3,11 @@
 //
 //   forward and backward reach a block   its weights are fetched, and given back after it    2 f b
 //   backward has passed it               its gradients are summed, to whoever keeps a row      f b
-//   the update   momentum of the rows, gathered to the matrix's owner                          f b / N
+//   the update   momentum of the rows, gathered to the matrix's owner                          f b
+//   / N
 //                orthogonalisation, the neurons' second moments and the rescaling there
-//                the direction's rows back                                                     f b / N
+//                the direction's rows back                                                     f b
+//                / N
 //
 // The owner has the whole matrix, so the rescaling is exact; it keeps the second moments of its
 // matrices. An optimizer that does not split its direction (Optimizer::begin) has its gradient
@@ -74,14 +76,16 @@ class Fsdp final : public Strategy {
     Pieces pieces;
     for (int r = 0; r < c().size(); r++) {
       Cut k = even_cut(bank, r, c().size());
-      int64_t begin = bank.rows == 1 ? k.member : k.row, end = bank.rows == 1 ? k.member_end : k.row_end;
+      int64_t begin = bank.rows == 1 ? k.member : k.row,
+              end = bank.rows == 1 ? k.member_end : k.row_end;
       pieces.push_back({rows.slice(begin, end)});
     }
     return pieces;
   }
   // The same rows where they are kept.
   Tensor kept_rows(const Whole& whole, const Tensor& bank) const {
-    if (parameters().whole_banks()[whole.bank].rows == 1) return bank.view({bank.shape()[0], bank.cols()});
+    if (parameters().whole_banks()[whole.bank].rows == 1)
+      return bank.view({bank.shape()[0], bank.cols()});
     return bank.slice(whole.member, whole.member + 1).view({bank.shape()[1], bank.cols()});
   }
 
@@ -94,7 +98,8 @@ class Fsdp final : public Strategy {
         const Bank& bank = parameters().banks()[whole.bank];
         Pieces pieces = by_keeper(whole, whole.used);
         Tensor own = pieces[size_t(c().rank())][0];
-        Tensor kept = kept_rows(whole, whole.used.dtype() == DType::bf16 ? bank.shadow : bank.value);
+        Tensor kept =
+            kept_rows(whole, whole.used.dtype() == DType::bf16 ? bank.shadow : bank.value);
         if (own.numel() > 0) engine(own.device()).copy(kept, own);
         for (size_t r = 0; r < pieces.size(); r++) all[r].push_back(pieces[r][0]);
       }
@@ -154,7 +159,8 @@ class Fsdp final : public Strategy {
   // (K, rows, n) that travel, and (K, m, n) in which they are put together.
   static Tensor rows_of(const Tensor& whole, const Cut& kept) {
     int64_t cols = whole.cols(), count = whole.shape()[0];
-    return whole.view({count, whole.shape()[1] * cols}).columns(kept.row * cols, kept.row_end * cols);
+    return whole.view({count, whole.shape()[1] * cols})
+        .columns(kept.row * cols, kept.row_end * cols);
   }
   static Tensor flat_rows(const Tensor& rows) {
     return rows.view({rows.shape()[0], rows.shape()[1] * rows.cols()});
@@ -268,9 +274,9 @@ Plan Fsdp::plan(const std::vector<Bank>& banks, const std::vector<const Route*>&
       }
       Cut kept = even_cut(bank, r, ranks);
       for (const StateShape& s : optimizer.state(shapes))
-        state[size_t(r)] += 4 * double(s.shape.numel()) *
-                            (s.entrywise ? double(kept.rows()) / double(bank.rows)
-                                         : mine / double(bank.count));
+        state[size_t(r)] +=
+            4 * double(s.shape.numel()) *
+            (s.entrywise ? double(kept.rows()) / double(bank.rows) : mine / double(bank.count));
       // To the owner from all others, and back.
       plan.bytes += mine * double(bank.rows - kept.rows()) * double(bank.cols) *
                     (double(size_of(optimizer.begun_type(sample))) + 4);

@@ -1,5 +1,5 @@
-// dist/local_sgd.cpp - steps on each rank's own, then one outer step (local SGD; DiLoCo, Douillard et
-// al., arXiv 2311.08105).
+// dist/local_sgd.cpp - steps on each rank's own, then one outer step (local SGD; DiLoCo, Douillard
+// et al., arXiv 2311.08105).
 //
 //   every step     the optimizer on this rank's own sequences, nothing sent
 //   every H steps  D = mean over ranks of (x_outer - x)            the ways gone          2 f b / H

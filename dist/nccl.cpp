@@ -157,7 +157,7 @@ struct Group {
   };
   Stage stage = Stage::launching;
   std::vector<Tensor> held;                          // nobody may have their memory meanwhile
-  std::vector<std::pair<Tensor, Tensor>> arrivals;  // on the GPU; where they belong on the CPU
+  std::vector<std::pair<Tensor, Tensor> > arrivals;  // on the GPU; where they belong on the CPU
   std::set<int> peers;
   Event before, done;
 };
@@ -367,16 +367,9 @@ class NcclCommunicator final : public Communicator {
     abort();
   }
 
-  // NCCL does not say for which of them it waits.
   std::string silence(const Group& group) const {
-    if (group.peers.size() == 1) {
-      return fmt::format("nothing from rank {} for {} s; is it still running? (--deadline)",
-                         *group.peers.begin(), deadline_);
-    }
-    return fmt::format(
-        "ranks {} were waited for {} s, and NCCL does not say which is silent; are "
-        "they still running? (--deadline)",
-        fmt::join(group.peers, ", "), deadline_);
+    return fmt::format("nothing for {} s{}; still running? (--deadline)", deadline_,
+                       group.peers.size() > 1 ? ", and NCCL does not say from whom" : "");
   }
 
   ncclResult_t state() {

@@ -22,7 +22,8 @@ void deal_matrices(const std::vector<Bank>& banks, const std::vector<const Route
     if (!routes[i]->use.optimizer->elementwise()) order.push_back(i);
   }
   auto cost = [&](size_t i) { return orthogonalization_flops(banks[i], *routes[i]); };
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return cost(a) > cost(b); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return cost(a) > cost(b); });
   for (size_t i : order) {
     std::vector<int64_t> counts(loads.size());
     for (int64_t k = 0; k < banks[i].count; k++) {
@@ -133,8 +134,7 @@ double state_elements(const Bank& bank, const Route& route) {
   Bank shapes = bank;
   shapes.value = shapes.gradient = shapes.shadow = {};
   double elements = 0;
-  for (const StateShape& s :
-       route.use.optimizer->state(with_row_blocks(shapes, route.row_blocks)))
+  for (const StateShape& s : route.use.optimizer->state(with_row_blocks(shapes, route.row_blocks)))
     elements += double(s.shape.numel());
   return elements;
 }

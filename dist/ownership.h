@@ -1,9 +1,10 @@
 // dist/ownership.h - which rank works on which part of the parameters.
 //
 // An optimizer that looks at whole matrices gets whole matrices. They are dealt out by the cost of
-// orthogonalising them, the dearest first, each to the rank with the least work so far (LPT; Graham,
-// 1969: at most 4/3 of the best). Matrices of one bank cost the same, so a rank owns neighbours of
-// a bank. Elementwise optimizers take rows, which fill up the ranks that own fewer elements.
+// orthogonalising them, the dearest first, each to the rank with the least work so far (LPT;
+// Graham, 1969: at most 4/3 of the best). Matrices of one bank cost the same, so a rank owns
+// neighbours of a bank. Elementwise optimizers take rows, which fill up the ranks that own fewer
+// elements.
 #pragma once
 
 #include "nn/parameter.h"

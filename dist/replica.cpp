@@ -66,8 +66,8 @@ void Replica::forward_backward() {
     bool first = &micro == &micro_batches_.front(), last = &micro == &micro_batches_.back();
     strategy_.begin_pass(first, last);
     Tape tape;
-    Var loss = model.gpt.loss(tokens.slice(micro.begin, micro.end),
-                              targets.slice(micro.begin, micro.end));
+    Var loss =
+        model.gpt.loss(tokens.slice(micro.begin, micro.end), targets.slice(micro.begin, micro.end));
     engine(loss_.device()).scale(micro.weight, loss.value(), {loss_, !first});
     tape.backward(loss, micro.seed);
   }

@@ -1,5 +1,5 @@
-// dist/replica.h - what one rank trains: a model, its update, and the strategy that ties it to those
-// of the other ranks. The step of docs/tour.md.
+// dist/replica.h - what one rank trains: a model, its update, and the strategy that ties it to
+// those of the other ranks. The step of docs/tour.md.
 #pragma once
 
 #include "dist/strategy.h"
@@ -24,8 +24,8 @@ class Replica {
   Replica(const ReplicaSettings& settings, Communicator& c, Strategy& strategy);
   Replica(const Replica&) = delete;
 
-  // The sequences [first_sequence, first_sequence + sequences) of each step's batch are this rank's:
-  // neighbouring ranks have neighbouring ones, and as many, or one more.
+  // The sequences [first_sequence, first_sequence + sequences) of each step's batch are this
+  // rank's: neighbouring ranks have neighbouring ones, and as many, or one more.
   int64_t first_sequence() const { return first_; }
   int64_t sequences() const { return tokens.rows(); }
   Tensor tokens, targets;  // (sequences, block) int32, to be filled before a step
@@ -37,8 +37,8 @@ class Replica {
   // weights of their own, over this one's. A number beside the parameters.
   const Tensor& loss() const { return loss_; }
 
-  // Calls work() while the weights are those to evaluate, sample from and publish, on all ranks: what
-  // averaging optimizers average, and the mean where ranks train weights of their own.
+  // Calls work() while the weights are those to evaluate, sample from and publish, on all ranks:
+  // what averaging optimizers average, and the mean where ranks train weights of their own.
   void with_weights_to_use(const std::function<void()>& work);
 
   Model model;

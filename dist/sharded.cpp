@@ -1,5 +1,5 @@
-// dist/sharded.cpp - weights everywhere, the update divided: whoever owns a matrix orthogonalises it
-// (scheme S2v; in the NorMuon paper's words, orthogonalisation spread over devices).
+// dist/sharded.cpp - weights everywhere, the update divided: whoever owns a matrix orthogonalises
+// it (scheme S2v; in the NorMuon paper's words, orthogonalisation spread over devices).
 //
 //   backward passes a block   its gradients are final: their sums begin, each to its owner    f b
 //   before the update         sums end; what belongs to no block follows
@@ -25,7 +25,11 @@ const std::string kGradients = "gradients", kWeights = "weights";
 class Sharded final : public Strategy {
  public:
   std::vector<Option> options() override {
-    return {{"collectives", &collectives_, "direct or ring; see murmur list collectives", 0, 0,
+    return {{"collectives",
+             &collectives_,
+             "direct or ring; see murmur list collectives",
+             0,
+             0,
              {"direct", "ring"}}};
   }
 

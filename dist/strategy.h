@@ -31,8 +31,8 @@ class Strategy {
   virtual std::function<Cut(const Bank&)> kept() { return {}; }  // none: everything is kept
   virtual Share start(Parameters& parameters, const std::vector<Route>& routes);
 
-  // Every step: begin_step, then for every micro-batch begin_pass and its forward and backward, then
-  // before_update, the update, after_update.
+  // Every step: begin_step, then for every micro-batch begin_pass and its forward and backward,
+  // then before_update, the update, after_update.
   virtual void begin_step(int64_t /*step*/) {}
   virtual void begin_pass(bool /*first*/, bool /*last*/) {}
   virtual void before_update() {}

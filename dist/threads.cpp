@@ -1,5 +1,5 @@
-// dist/threads.cpp - N ranks in one process. A message is copied once, from the sender's tensor into
-// the receiver's, by the receiver.
+// dist/threads.cpp - N ranks in one process. A message is copied once, from the sender's tensor
+// into the receiver's, by the receiver.
 //
 // Whoever is first waits for the other on a condition variable, never by spinning: more ranks than
 // cores is the normal case. Nothing depends on who comes first.
@@ -34,9 +34,9 @@ struct Office {
   explicit Office(int ranks) : boxes(size_t(ranks * ranks)), news(size_t(ranks)), gone(ranks) {}
 
   std::mutex mutex;
-  std::vector<Box> boxes;                                  // [to * ranks + from]
-  std::vector<std::condition_variable> news;               // of letters for, or taken from, a rank
-  std::vector<std::string> gone;                           // why a rank ended early
+  std::vector<Box> boxes;                     // [to * ranks + from]
+  std::vector<std::condition_variable> news;  // of letters for, or taken from, a rank
+  std::vector<std::string> gone;              // why a rank ended early
 
   void leave(int rank, const std::string& why) {
     std::lock_guard lock(mutex);

@@ -66,8 +66,7 @@ Bank cut(const Bank& whole, const Cut& c) {
     check(c.members() <= 1 || c.rows() == whole.rows, "parameters: a cut whose rows do not touch");
     Tensor rows = x->view({whole.count * whole.rows, whole.cols});
     int64_t begin = c.member * whole.rows + c.row;
-    *x = rows.slice(begin, begin + part.count * part.rows)
-             .view({part.count, part.rows, part.cols});
+    *x = rows.slice(begin, begin + part.count * part.rows).view({part.count, part.rows, part.cols});
   }
   return part;
 }
@@ -137,9 +136,8 @@ void Parameters::add_wholes(size_t index, bool rounded) {
                 Tensor(shape, rounded ? DType::bf16 : truth, values_.device()),
                 Tensor(shape, truth, values_.device())};
     for (int64_t j = 0; j < members; j++) {
-      Parameter& p = *std::find_if(parameters_.begin(), parameters_.end(), [&](Parameter& q) {
-        return &q == bank.members[size_t(k + j)];
-      });
+      Parameter& p = *std::find_if(parameters_.begin(), parameters_.end(),
+                                   [&](Parameter& q) { return &q == bank.members[size_t(k + j)]; });
       p.var = Var::leaf(whole.used.slice(j, j + 1).view(p.shape),
                         whole.gradient.slice(j, j + 1).view(p.shape));
     }

@@ -32,9 +32,9 @@ struct Parameter {
   int64_t qkv_heads = 0;   // above 0: rows are queries, keys and values of so many heads, in order
   int unit = 0;            // a block's matrices: its number, from 1; everything else: 0
   int64_t first_row = 0, rows = 0;  // kept in the flat buffer: all of them, or a share
-  int64_t offset = 0;      // of its first kept element in the flat buffer
-  Var var;                 // what the model computes with; its gradient gathers in the flat buffer
-  Tensor largest_scores;   // (heads), when watched: of the passes since begin_gradients()
+  int64_t offset = 0;               // of its first kept element in the flat buffer
+  Var var;                // what the model computes with; its gradient gathers in the flat buffer
+  Tensor largest_scores;  // (heads), when watched: of the passes since begin_gradients()
 };
 
 // Parameters of one role and shape, or rows of some of them. Vectors are matrices of one row.
@@ -87,19 +87,19 @@ class Parameters {
   const std::deque<Parameter>& all() const { return parameters_; }
   const Parameter& find(const std::string& name) const;
   std::vector<Bank>& banks() { return banks_; }
-  const std::vector<Bank>& banks() const { return banks_; }  // as kept
+  const std::vector<Bank>& banks() const { return banks_; }              // as kept
   const std::vector<Bank>& whole_banks() const { return whole_banks_; }  // shapes and members only
 
   // One matrix of a block, or all of a bank of unit 0, in full.
   struct Whole {
     int unit;
-    size_t bank;           // of banks()
-    int64_t member;        // the first
-    Tensor used;           // (members, rows, cols): fp32, or bf16 where the model computes with that
-    Tensor gradient;       // of the same shape
+    size_t bank;      // of banks()
+    int64_t member;   // the first
+    Tensor used;      // (members, rows, cols): fp32, or bf16 where the model computes with that
+    Tensor gradient;  // of the same shape
   };
   const std::vector<Whole>& wholes() const { return wholes_; }  // empty where all is kept
-  int64_t count() const;  // elements, without padding
+  int64_t count() const;                                        // elements, without padding
 
   Tensor& values() { return values_; }
   Tensor& gradients() { return gradients_; }

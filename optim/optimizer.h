@@ -19,9 +19,9 @@ namespace murmur {
 using State = std::map<std::string, Tensor>;
 
 struct StateShape {
-  std::string name;      // "momentum"
-  Shape shape;           // (K, ...)
-  double deviation = 0;  // of the normal distribution it starts from; 0: it starts as zeros
+  std::string name;        // "momentum"
+  Shape shape;             // (K, ...)
+  double deviation = 0;    // of the normal distribution it starts from; 0: it starts as zeros
   bool entrywise = false;  // begin() works with it, entry by entry; nobody else does
 };
 
@@ -29,9 +29,9 @@ struct StateShape {
 // value and state then are that slice's.
 struct Question {
   const Bank& bank;  // K matrices of m x n; of the whole bank even where a slice is asked about
-  const Tensor gradient;  // (K, m, n), clipped; fp32, or fp64 in tests; of direction(): what begin()
-                          // has made of it, to be used up
-  const Tensor value;     // W before the step
+  const Tensor gradient;  // (K, m, n), clipped; fp32, or fp64 in tests; of direction(): what
+                          // begin() has made of it, to be used up
+  const Tensor value;  // W before the step
   State& state;
   const Tensor number;  // of the step, from 1: (1) fp64, a tensor so that a captured step can be
                         // replayed (tensor/engine.h)

@@ -268,22 +268,27 @@ void Update::step_slices(Part& part) {
 void Update::step_rows(std::vector<size_t> parts) {
   Device device = parameters_.values().device();
   const Engine& e = engine(device);
-  std::vector<Tensor> rows(parts_.size()), values(rows), whole(rows), whole_values(rows), found(rows);
+  std::vector<Tensor> rows(parts_.size()), values(rows), whole(rows), whole_values(rows),
+      found(rows);
   bool any_values = false;
-  auto matrices = [&](const Part& part, DType type) {
-    return Tensor({part.whole.count, part.whole.rows, part.whole.cols}, type, device);
+  auto matrices = [&](size_t i, DType type) {
+    const Bank& bank = share_.whole[i];
+    return Tensor({bank.count, bank.rows, bank.cols}, type, device);
+  };
+  auto as_blocks = [](const Tensor& x, const Part& part) {
+    return x ? x.view({part.whole.count, part.whole.rows, part.whole.cols}) : x;
   };
   for (size_t i : parts) {
     Part& part = parts_[i];
     DType type = part.bank.value.dtype();
     rows[i] = part.optimizer().begin(
         question(part, part.bank, clipped(part.bank), part.bank.value, part.row_state));
-    whole[i] = matrices(part, rows[i].dtype());
-    found[i] = matrices(part, type);
+    whole[i] = matrices(i, rows[i].dtype());
+    found[i] = matrices(i, type);
     if (part.optimizer().decays_itself() && part.decay() != 0) {
       any_values = true;
       values[i] = part.bank.value;
-      whole_values[i] = matrices(part, type);
+      whole_values[i] = matrices(i, type);
     }
   }
   share_.gather(rows, whole);
@@ -292,9 +297,10 @@ void Update::step_rows(std::vector<size_t> parts) {
   std::vector<Matrix> single;
   auto direction = [&](Part& part, const Bank& bank, State& state, int64_t k, int64_t end) {
     size_t i = size_t(&part - parts_.data());
-    Tensor value = whole_values[i] ? whole_values[i].slice(k, end) : Tensor();
-    Tensor d = found[i].slice(k, end);
-    part.optimizer().direction(question(part, bank, whole[i].slice(k, end), value, state), d);
+    Tensor begun = as_blocks(whole[i], part).slice(k, end),
+           d = as_blocks(found[i], part).slice(k, end), value = as_blocks(whole_values[i], part);
+    if (value) value = value.slice(k, end);
+    part.optimizer().direction(question(part, bank, begun, value, state), d);
   };
   for (size_t i : parts) {
     Part& part = parts_[i];
@@ -357,7 +363,8 @@ std::vector<Update::NamedState> Update::named_state() const {
       const Parameter& first = *bank.members[0];
       Bank one{"", bank.role, 1, first.shape.rows(), first.shape.cols(), {}, {}, {}, {&first}};
       Shape whole;
-      for (const StateShape& s : part.optimizer().state(with_row_blocks(one, part.route->row_blocks)))
+      for (const StateShape& s :
+           part.optimizer().state(with_row_blocks(one, part.route->row_blocks)))
         if (s.name == name) whole = s.shape;
       for (int64_t i = 0; i < members; i++)
         all.push_back({bank.members[size_t(i)]->name + "." + name,

@@ -9,8 +9,8 @@
 
 namespace murmur {
 
-// What of a model an update moves, where the rest is moved elsewhere. All functions are about things
-// that several updates do together; where there is one only, they stay empty.
+// What of a model an update moves, where the rest is moved elsewhere. All functions are about
+// things that several updates do together; where there is one only, they stay empty.
 struct Share {
   std::vector<Bank> banks;  // whose weights and gradients are here
   // |g|^2 of these banks becomes that of all. (1) fp64

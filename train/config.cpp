@@ -88,8 +88,7 @@ std::vector<Option> Config::options() {
       {"out", &out, "run folder: configuration, log, plot, checkpoints"},
       {"steps", &steps, "optimizer steps", 1, kMany},
       {"batch_size", &batch_size, "sequences a step", 1, 1 << 20},
-      {"accumulation", &accumulation, "micro-batches a step, on every rank", 1,
-       1 << 20},
+      {"accumulation", &accumulation, "micro-batches a step, on every rank", 1, 1 << 20},
       {"seed", &seed, "of weights and data order", 0, kMany},
       {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
       {"device", &device, "where tensors live", 0, 0, {"cpu", "cuda"}},
@@ -138,8 +137,8 @@ void settle_ranks(Config& c) {
   if (c.transport == "auto") c.transport = c.nodes > 1 ? "threads" : "self";
   bool several = c.transport != "self" && !(c.transport == "threads" && c.nodes <= 1);
   if (c.transport == "self" && c.nodes > 1) {
-    throw InputError(fmt::format("nodes: transport self has one rank, not {}; use threads or mpi",
-                                 c.nodes));
+    throw InputError(
+        fmt::format("nodes: transport self has one rank, not {}; use threads or mpi", c.nodes));
   }
   if (c.strategy == "auto") c.strategy = several ? "sharded" : "local";
   if (c.cuda_graph && several) {

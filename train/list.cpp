@@ -115,8 +115,7 @@ const std::vector<Kind>& kinds() {
       {"strategies", strategies},
       {"collectives",
        [] {
-         return ListTable{
-             "collectives", {"name", "summary"}, name_and_summary(algorithm_list())};
+         return ListTable{"collectives", {"name", "summary"}, name_and_summary(algorithm_list())};
        }},
       {"tokenizers",
        [] {

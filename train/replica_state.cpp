@@ -146,8 +146,8 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
   });
 }
 
-void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
-                     Strategy& strategy, Communicator& c, const std::string& optimizer) {
+void restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
+                     Communicator& c, const std::string& optimizer) {
   Parameters& parameters = replica.model.parameters;
   std::optional<Source> source;
   if (c.rank() == 0) source.emplace(run_dir, step, optimizer);
@@ -155,8 +155,8 @@ void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
   bool own = strategy.own_weights() && c.size() > 1 && nodes == c.size();
   std::string prefix = own ? node(c.rank()) : "";
   bool training = replica.update.averages() || own;
-  std::vector<Piece> pieces = weights_of(parameters, training ? prefix : kModel,
-                                         training ? kTraining : "");
+  std::vector<Piece> pieces =
+      weights_of(parameters, training ? prefix : kModel, training ? kTraining : "");
   for (Piece& p : state_of(replica.update, prefix)) pieces.push_back(std::move(p));
   Find find = [&](const std::string& name, const Shape& whole) {
     return source->find(name, whole);

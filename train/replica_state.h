@@ -1,11 +1,12 @@
-// train/replica_state.h - a checkpoint of all ranks: what of them is saved, and how it comes back, on
-// as many ranks or on others, divided in the same way or in another.
+// train/replica_state.h - a checkpoint of all ranks: what of them is saved, and how it comes back,
+// on as many ranks or on others, divided in the same way or in another.
 //
 //   model.safetensors      the weights to use, whole: NAME
 //   optimizer.safetensors  state, whole: NAME.momentum; where the weights to use are not those that
 //                          train (schedule-free): NAME.training
 //                          where ranks train weights of their own: all this once for every rank,
-//                          under node.0/, node.1/ .., and what the strategy remembers: outer.momentum
+//                          under node.0/, node.1/ .., and what the strategy remembers:
+//                          outer.momentum
 //
 // Rank 0 alone reads and writes files.
 #pragma once
@@ -23,7 +24,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
 // InputError where the checkpoint is of another model or another optimizer. Ranks that trained
 // weights of their own go on so where there are as many of them again; any others begin with the
 // mean.
-void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
-                     Strategy& strategy, Communicator& c, const std::string& optimizer);
+void restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
+                     Communicator& c, const std::string& optimizer);
 
 }  // namespace murmur

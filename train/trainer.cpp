@@ -60,7 +60,7 @@ class Trainer {
   Replica replica_;
   Schedule schedule_;
   Device device_;
-  std::function<void()> step_;  // the replica's, captured where that was asked for
+  std::function<void()> step_;                   // the replica's, captured where that was asked for
   std::chrono::steady_clock::time_point clock_;  // when the last step was finished
   int64_t start_ = 0;                            // steps already done
   bool stop_ = false;                            // a signal came, to one rank at least
@@ -74,8 +74,14 @@ std::unique_ptr<Strategy> joined(const Config& config, Communicator& c) {
 }
 
 ReplicaSettings settings_of(const Config& c, int64_t vocabulary) {
-  return {model_config(c, vocabulary), uint64_t(c.seed), activation_type(c), device_of(c),
-          make_routes(c),              c.clip,           c.batch_size,       c.accumulation};
+  return {model_config(c, vocabulary),
+          uint64_t(c.seed),
+          activation_type(c),
+          device_of(c),
+          make_routes(c),
+          c.clip,
+          c.batch_size,
+          c.accumulation};
 }
 
 Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::optional<int64_t> from,
@@ -142,7 +148,8 @@ void Trainer::print_header() const {
                  double(data_.sequences_per_epoch(Split::train, config_.block_size)),
              start_ ? fmt::format("going on after step {}", start_)
                     : fmt::format("seed {}", config_.seed));
-  fmt::print("{}\n", routing_table(replica_.update.routes(), replica_.model.parameters.whole_banks()));
+  fmt::print("{}\n",
+             routing_table(replica_.update.routes(), replica_.model.parameters.whole_banks()));
   std::fflush(stdout);
 }
 
@@ -220,7 +227,8 @@ TrainSummary Trainer::run() {
   bool speaks = leads() && !watch_;
   if (speaks) print_header();
   std::optional<RunLog> log;
-  if (leads()) log.emplace(config_.out + "/log.jsonl", start_ ? std::optional(start_) : std::nullopt);
+  if (leads())
+    log.emplace(config_.out + "/log.jsonl", start_ ? std::optional(start_) : std::nullopt);
   Progress progress(config_.steps, stdout, is_live_terminal(stdout), config_.log_every, start_);
   auto say = [&](const std::string& text) {
     if (speaks) progress.message(text);

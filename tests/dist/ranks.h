@@ -26,8 +26,7 @@ struct Experiment {
   Settings strategy_settings;
   int64_t steps = 20, evaluations = 0;
 
-  Experiment(const std::string& optimizer, const Settings& options = {},
-             DType dtype = DType::f64) {
+  Experiment(const std::string& optimizer, const Settings& options = {}, DType dtype = DType::f64) {
     settings.model = {3, 2, 20, 6, 37, Arch::gpt2, true, false};  // 37, 60, 80 rows: uneven
     settings.seed = 7;
     settings.activations = dtype;
@@ -39,6 +38,7 @@ struct Experiment {
 };
 
 struct Outcome {
+  // Of ranks that train weights of their own: also those of the others, under "NAME of rank 1".
   std::map<std::string, std::vector<double>> weights;
   std::vector<double> losses;
   std::map<std::string, Traffic> traffic;  // sums over ranks
@@ -58,6 +58,7 @@ inline Outcome run(const Experiment& x, int ranks, const std::string& transport 
                    const std::function<void(Replica&, Communicator&)>& see = {}) {
   Outcome outcome;
   std::mutex mutex;
+  std::map<int, std::vector<double>> losses_of;  // by rank
   World world{ranks, 60, Device::cpu};
   run_ranks(transport, world, [&](Communicator& c) {
     auto strategy = make_strategy(x.strategy);
@@ -81,21 +82,26 @@ inline Outcome run(const Experiment& x, int ranks, const std::string& transport 
     }
     if (see) see(replica, c);
     std::lock_guard lock(mutex);
-    outcome.losses.resize(losses.size());
-    for (size_t i = 0; i < losses.size(); i++) outcome.losses[i] += losses[i];
+    losses_of[c.rank()] = losses;
     for (const auto& [what, traffic] : c.traffic()) outcome.traffic[what] += traffic;
     outcome.state_bytes.push_back(replica.update.state_bytes());
     outcome.flat_bytes.push_back(int64_t(replica.model.parameters.values().bytes()));
     const Parameters& parameters = replica.model.parameters;
     for (const Parameter& p : parameters.all()) {
       if (p.rows == 0) continue;
-      std::vector<double>& all = outcome.weights[p.name];
+      bool other = strategy->own_weights() && c.rank() > 0;
+      std::vector<double>& all =
+          outcome.weights[p.name + (other ? " of rank " + std::to_string(c.rank()) : "")];
       all.resize(size_t(p.shape.numel()));
       std::vector<double> own = to_vector(parameters.value(p));
       int64_t begin = p.shape.rank() == 1 ? 0 : p.first_row * p.shape.cols();
       std::copy(own.begin(), own.end(), all.begin() + begin);
     }
   });
+  for (const auto& [rank, losses] : losses_of) {
+    outcome.losses.resize(losses.size());
+    for (size_t i = 0; i < losses.size(); i++) outcome.losses[i] += losses[i];
+  }
   return outcome;
 }
 

@@ -476,11 +476,12 @@ TEST_CASE("a page with something wrong on it is noticed") {
   CHECK(only(stale_pieces(page("```cpp tests/mayn.cpp\nint x;\n```\n")), "tests/mayn.cpp"));
 }
 
-// One copy and one build for both recipes: they are independent of each other.
+// One copy and one build for all recipes: they are independent of each other.
 TEST_CASE("the recipes apply, build, and pass the tests that their lists bring along") {
   TemporaryFolder folder;
   copy_sources(folder, {"tensor", "autograd", "nn", "optim", "dist", "train", "tests"});
-  for (const char* recipe : {"docs/add-an-op.md", "docs/add-an-optimizer.md"}) {
+  for (const char* recipe :
+       {"docs/add-an-op.md", "docs/add-an-optimizer.md", "docs/add-a-strategy.md"}) {
     int diffs = 0;
     for (const Block& block : parse(recipe, read(recipe)).blocks) {
       if (block.language != "diff") continue;
@@ -494,14 +495,16 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
   fs::create_directories(folder / "tests/optim");
   put_bytes(folder / "tests/optim/recipes_test.cpp", kRecipeTest);
   run(kConfigure, folder);
-  run("cmake --build build --target test_autograd test_optim", folder);
+  run("cmake --build build --target test_autograd test_optim test_dist", folder);
   for (const std::string& line : lines_of(murmur::read_file(folder / "log"))) {
-    bool ours = contains(line, "softplus") || contains(line, "rmsprop");
+    bool ours = contains(line, "softplus") || contains(line, "rmsprop") ||
+                contains(line, "average.cpp");
     CHECK_MESSAGE(!(ours && contains(line, "warning:")), line);
   }
   run("build/test_autograd", folder);
   run("build/test_optim -sf='*contract_test.cpp,*recipes_test.cpp'", folder);
-  // The new optimizer where a user looks for it.
+  run("build/test_dist -tc='every strategy of the list*'", folder);
+  // The new optimizer and the new strategy where a user looks for them.
   run("cmake --build build --target murmur", folder);
   run("build/murmur list optimizers | grep '^| rmsprop '", folder);
   run("build/murmur list ops | grep '^| softplus '", folder);
@@ -514,6 +517,10 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
   run("build/murmur compare --optimizers 'rmsprop:beta=0.99,adamw' --seeds 2 --steps 3 "
       "--data data --out race" +
           tiny + " | grep '^rmsprop:beta=0.99 '",
+      folder);
+  run("build/murmur list strategies | grep '^| average '", folder);
+  run("build/murmur train --data data --out three --nodes 2 --strategy average --steps 3" + tiny +
+          " && grep '\"nodes\":2' three/log.jsonl",
       folder);
 }
 
