@@ -1,6 +1,5 @@
 // The same run on any number of ranks, whatever they divide.
 #include <cmath>
-#include <optional>
 
 #include "dist/collect.h"
 #include "dist/collectives.h"
@@ -60,7 +59,6 @@ TEST_CASE("every optimizer of the list goes with every strategy, without knowing
     x.steps = 4;
     x.settings.model.bias = false;  // a key's bias has gradient 0, of which Lion takes the sign
     Outcome alone = run(x, 1, "self");
-    std::optional<Outcome> first;
     for (const std::string& strategy : exact_strategies()) {
       CAPTURE(entry.name);
       CAPTURE(strategy);
@@ -68,8 +66,6 @@ TEST_CASE("every optimizer of the list goes with every strategy, without knowing
       Outcome together = run(x, 3);
       // Where its statistics have null spaces, SOAP's basis turns over rounding errors of the sum.
       CHECK(distance(alone, together) < (entry.name == "soap" ? 1e-6 : 1e-10));
-      if (!first) first = together;
-      CHECK(distance(*first, together) < 1e-10);
     }
   }
 }
