@@ -3,12 +3,14 @@
 //
 //   backward passes a block   its gradients are final: their sum begins           2 f b a parameter
 //   before the update         sums end; what belongs to no block follows
+#include <algorithm>
 #include <deque>
 #include <set>
 
 #include "dist/collectives.h"
 #include "dist/ownership.h"
 #include "dist/strategy.h"
+#include "optim/update.h"
 
 namespace murmur {
 namespace {
@@ -50,11 +52,12 @@ class AllReduce final : public Strategy {
     std::deque<AllGather> gathers;
     for (Sum& sum : sums_) {
       sum.scatter.finish();
-      gathers.emplace_back(c(), kGradients, sum.pieces);
+      gathers.emplace_back(c(), of_unit(kGradients, sum.unit), sum.pieces);
       done_.insert(sum.unit);
     }
     for (size_t unit = 0; unit < units_.size(); unit++) {
-      if (!done_.count(int(unit))) all_reduce(c(), kGradients, units_[unit], algorithm_);
+      if (!done_.count(int(unit)))
+        all_reduce(c(), of_unit(kGradients, int(unit)), units_[unit], algorithm_);
     }
     for (AllGather& gather : gathers) gather.finish();
     sums_.clear();
@@ -65,20 +68,24 @@ class AllReduce final : public Strategy {
   Plan plan(const std::vector<Bank>& banks, const std::vector<const Route*>& routes, DType,
             int ranks) const override {
     Plan plan;
+    Algorithm algorithm = find_algorithm(collectives_);
     std::set<int> units;
     for (size_t i = 0; i < banks.size(); i++) {
       const Bank& bank = banks[i];
       double elements = double(bank.count * bank.rows * bank.cols);
       plan.bytes += 2 * 4 * double(ranks - 1) * elements;
       int64_t tensors = bank.members[0]->unit ? bank.count : 1;
-      plan.messages += 2.0 * double(tensors * ranks * (ranks - 1));
+      double pieces = std::min(elements / double(tensors), double(ranks));
+      if (algorithm == Algorithm::tree) pieces = 1;
+      plan.messages += 2 * double(ranks - 1) * double(tensors) * pieces;
       for (const Parameter* p : bank.members) units.insert(p->unit);
       plan.state_bytes += 4 * state_elements(bank, *routes[i]);
     }
-    plan.rounds = 2.0 * double(units.size());
+    plan.rounds = 2.0 * double(units.size()) * rounds(algorithm, ranks);
     plan.flops = orthogonalization_flops(owners(banks, routes, 1), banks, routes)[0];
     return plan;
   }
+  double published_sends(int ranks) const override { return 2.0 * (ranks - 1) / ranks; }
 
  private:
   struct Sum {
@@ -92,7 +99,7 @@ class AllReduce final : public Strategy {
     if (algorithm_ != Algorithm::direct) return;
     for (Sum& sum : sums_) sum.scatter.poll();
     Pieces pieces = even_pieces(units_[size_t(unit)], c().size());
-    sums_.push_back({unit, pieces, ReduceScatter(c(), kGradients, pieces)});
+    sums_.push_back({unit, pieces, ReduceScatter(c(), of_unit(kGradients, unit), pieces)});
   }
 
   std::string collectives_ = "direct";

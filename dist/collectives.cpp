@@ -1,6 +1,8 @@
 // dist/collectives.cpp - collectives over exchange().
 #include "dist/collectives.h"
 
+#include <bit>
+
 #include "tensor/engine.h"
 #include "tensor/nearest.h"
 
@@ -97,6 +99,12 @@ Algorithm find_algorithm(const std::string& name) {
   }
   throw InputError("collectives: there is no '" + name + "'; did you mean '" +
                    nearest(name, names) + "'?");
+}
+
+int rounds(Algorithm algorithm, int ranks) {
+  if (algorithm == Algorithm::ring) return ranks - 1;
+  if (algorithm == Algorithm::tree) return std::bit_width(unsigned(ranks - 1));
+  return ranks > 1 ? 1 : 0;
 }
 
 int64_t share_begin(int64_t count, int rank, int ranks) { return count * rank / ranks; }
@@ -213,7 +221,7 @@ void all_to_all(Communicator& c, const std::string& what, const Pieces& sends,
       append(in, peer, receives[size_t(peer)]);
     }
   }
-  c.exchange(what, std::move(out), std::move(in));
+  if (c.size() > 1) c.exchange(what, std::move(out), std::move(in));
 }
 
 }  // namespace murmur

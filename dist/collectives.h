@@ -25,6 +25,10 @@ struct AlgorithmEntry {
 const std::vector<AlgorithmEntry>& algorithm_list();
 Algorithm find_algorithm(const std::string& name);  // InputError names the nearest
 
+// Exchanges of a rank, one after the other, in a reduce_scatter or an all_gather, or in half an
+// all_reduce.
+int rounds(Algorithm algorithm, int ranks);
+
 // `parts` elements of x for each rank, [0] .. [n - 1], as even as possible.
 int64_t share_begin(int64_t count, int rank, int ranks);
 Pieces even_pieces(const Tensors& tensors, int ranks);

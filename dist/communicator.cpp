@@ -17,7 +17,7 @@ Communicator::Communicator(int rank, int size, double deadline_seconds)
 
 std::unique_ptr<Pending> Communicator::start(const std::string& what, std::vector<Message> sends,
                                              std::vector<Message> receives) {
-  Traffic& traffic = traffic_[what];
+  Traffic& traffic = traffic_[what.substr(0, what.find(':'))];
   for (const std::vector<Message>* messages : {&sends, &receives}) {
     for (const Message& m : *messages) {
       check(m.peer >= 0 && m.peer < size_ && m.peer != rank_, [&] {

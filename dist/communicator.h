@@ -49,7 +49,8 @@ class Communicator {
   int rank() const { return rank_; }
   int size() const { return size_; }
 
-  // `what` is sent: "gradients of block 3". It names the messages in errors and in traffic().
+  // `what` is sent: "gradients", or "gradients: block 3". It names the messages in errors; what
+  // comes before the colon, in traffic().
   std::unique_ptr<Pending> start(const std::string& what, std::vector<Message> sends,
                                  std::vector<Message> receives);
   void wait(Pending& pending, const std::string& what);  // Error at the deadline
@@ -60,8 +61,8 @@ class Communicator {
   // algorithms would send, and returns true. The order of that sum is its own.
   virtual bool native_all_reduce(const std::string& /*what*/, Tensor& /*x*/) { return false; }
 
-  void at_step(int64_t step) { step_ = step; }                                // for errors
-  const std::map<std::string, Traffic>& traffic() const { return traffic_; }  // by `what`
+  void at_step(int64_t step) { step_ = step; }  // for errors
+  const std::map<std::string, Traffic>& traffic() const { return traffic_; }
   Traffic total_traffic() const;
   void reset_traffic() { traffic_.clear(); }
 

@@ -18,6 +18,7 @@
 #include "dist/collectives.h"
 #include "dist/ownership.h"
 #include "dist/strategy.h"
+#include "optim/update.h"
 
 namespace murmur {
 namespace {
@@ -58,6 +59,10 @@ class Fsdp final : public Strategy {
   }
   Plan plan(const std::vector<Bank>& banks, const std::vector<const Route*>& routes,
             DType activations, int ranks) const override;
+  double published_sends(int ranks) const override {
+    double n = double(ranks), f = (n - 1) / n;
+    return 3 * f + 2 * f / n;
+  }
 
  private:
   using Whole = Parameters::Whole;
@@ -107,7 +112,14 @@ class Fsdp final : public Strategy {
       whole.gradient.take_memory_again();
       for_members(whole, [](const Parameter& p) { p.var.reset_gradient(); });
     });
-    if (!fetched) all_gather(c(), kFetch, all);
+    if (fetched) return;
+    all_gather(c(), of_unit(kFetch, unit), all);
+    each_of(unit, [](const Whole& whole) {
+      for (const auto& [from, to] : whole.roundings) {
+        Tensor rounded = to;
+        engine(rounded.device()).copy(from, rounded);
+      }
+    });
   }
 
   void ends(int unit, bool backward) {
@@ -130,7 +142,7 @@ class Fsdp final : public Strategy {
       Pieces pieces = by_keeper(whole, whole.gradient);
       for (size_t r = 0; r < pieces.size(); r++) all[r].push_back(pieces[r][0]);
     });
-    reduce_scatter(c(), kGradients, all);
+    reduce_scatter(c(), of_unit(kGradients, unit), all);
     size_t i = 0;
     each_of(unit, [&](const Whole& whole) {
       Tensor sum = all[size_t(c().rank())][i++];
@@ -241,14 +253,14 @@ Plan Fsdp::plan(const std::vector<Bank>& banks, const std::vector<const Route*>&
   std::vector<double> state(size_t(ranks), 0);
   std::set<int> units;
   double n = double(ranks);
-  bool moves = false;
+  int moved = 0;  // kinds of rows that owners gather: what begin() made, and perhaps weights
   for (size_t i = 0; i < banks.size(); i++) {
     const Bank& bank = banks[i];
     const Optimizer& optimizer = *routes[i]->use.optimizer;
     double elements = double(bank.count * bank.rows * bank.cols);
     bool block = bank.members[0]->unit > 0;
     for (const Parameter* p : bank.members) units.insert(p->unit);
-    double used = activations == DType::bf16 && bank.members[0]->rounded ? 2 : 4;
+    double used = activations == DType::bf16 && bank.role != Role::vector ? 2 : 4;
     plan.bytes += (n - 1) * elements * ((block ? 2 : 1) * used + 4);
     double tensors = block ? double(bank.count) : 1, keepers = 0;
     for (int r = 0; r < ranks; r++) {
@@ -256,6 +268,8 @@ Plan Fsdp::plan(const std::vector<Bank>& banks, const std::vector<const Route*>&
       if (kept.members() * kept.rows() > 0) keepers++;
     }
     plan.messages += (n - 1) * tensors * keepers * (block ? 3 : 2);
+    bool values = optimizer.decays_itself() && routes[i]->decay && optimizer.weight_decay != 0;
+    if (!optimizer.elementwise()) moved = std::max(moved, values ? 2 : 1);
     if (optimizer.elementwise() || bank.rows == 1) {
       for (int r = 0; r < ranks; r++) {
         Cut kept = even_cut(bank, r, ranks);
@@ -264,7 +278,6 @@ Plan Fsdp::plan(const std::vector<Bank>& banks, const std::vector<const Route*>&
       }
       continue;
     }
-    moves = true;
     Bank shapes = with_row_blocks(bank, routes[i]->row_blocks);
     Tensor sample({1}, DType::f32);
     for (int r = 0; r < ranks; r++) {
@@ -279,13 +292,15 @@ Plan Fsdp::plan(const std::vector<Bank>& banks, const std::vector<const Route*>&
             (s.entrywise ? double(kept.rows()) / double(bank.rows) : mine / double(bank.count));
       // To the owner from all others, and back.
       plan.bytes += mine * double(bank.rows - kept.rows()) * double(bank.cols) *
-                    (double(size_of(optimizer.begun_type(sample))) + 4);
+                    (double(size_of(optimizer.begun_type(sample))) + 4 + (values ? 4 : 0));
       for (int s = 0; s < ranks; s++) {
-        if (s != r && mine > 0 && even_cut(bank, s, ranks).rows() > 0) plan.messages += 2;
+        if (s != r && mine > 0 && even_cut(bank, s, ranks).rows() > 0)
+          plan.messages += values ? 3 : 2;
       }
     }
   }
-  plan.rounds = 3.0 * double(units.size()) - 1 + (moves ? 2 : 0);
+  // Three a block; the weights of unit 0 stay. Rows of each kind to the owners, directions back.
+  if (ranks > 1) plan.rounds = 3.0 * double(units.size()) - 1 + (moved > 0 ? moved + 1 : 0);
   plan.state_bytes = *std::max_element(state.begin(), state.end());
   return plan;
 }

@@ -1,8 +1,10 @@
-// dist/launch.cpp - processes with the variables of torchrun, or mpirun in the place of this one.
+// dist/launch.cpp - processes with the variables of torchrun; or mpirun, and its end in one line.
 #include "dist/launch.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>  // O_CLOEXEC
 #include <fmt/format.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -15,6 +17,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <regex>
+#include <utility>
 
 #include "tensor/check.h"
 
@@ -74,9 +78,18 @@ void share_cores(int64_t ranks) {
   setenv("OMP_NUM_THREADS", std::to_string(std::max<int64_t>(1, count / ranks)).c_str(), 0);
 }
 
+// One line of a rank that did not end by itself. The exit code.
+int complain_of_signal(const std::string& rank, int signal, bool train) {
+  const char* after_progress = isatty(STDERR_FILENO) ? "\n" : "";
+  fmt::print(stderr, "{}murmur: launch: {} was ended by signal {}; the others are ended{}\n",
+             after_progress, rank, signal,
+             train ? "; --resume goes on from the last checkpoint" : "");
+  return 1;
+}
+
 class Children {
  public:
-  Children(int64_t ranks, const std::vector<std::string>& words) {
+  Children(int64_t ranks, const std::vector<std::string>& words) : train_(words[1] == "train") {
     // From here on signals wait until wait_for_all() asks for them.
     sigemptyset(&signals_);
     for (int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals_, signal);
@@ -118,11 +131,14 @@ class Children {
         if (it == pids_.end()) continue;
         *it = 0;
         if (status == 0 || result != 0) continue;
-        result = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-        fmt::print(stderr, "murmur: launch: rank {} {}{}\n", it - pids_.begin(),
-                   WIFSIGNALED(status) ? fmt::format("was ended by signal {}", WTERMSIG(status))
-                                       : fmt::format("ended with exit code {}", result),
-                   pids_.size() > 1 ? "; the others are ended" : "");
+        std::string rank = fmt::format("rank {}", it - pids_.begin());
+        if (WIFSIGNALED(status)) {
+          result = complain_of_signal(rank, WTERMSIG(status), train_);
+        } else {
+          result = WEXITSTATUS(status);
+          fmt::print(stderr, "murmur: launch: {} ended with exit code {}{}\n", rank, result,
+                     pids_.size() > 1 ? "; the others are ended" : "");
+        }
         if (kill_at == Clock::time_point::max()) stop(kill_at);
       }
       if (std::all_of(pids_.begin(), pids_.end(), [](pid_t pid) { return pid == 0; }))
@@ -146,9 +162,110 @@ class Children {
     }
   }
 
+  bool train_;
   sigset_t signals_;
   std::vector<pid_t> pids_;  // by rank; 0: has ended
 };
+
+// What ranks and mpirun write to stderr, passed on line by line. mpirun frames its own messages
+// with lines of dashes. Those about the end of a rank are left out: the rank has said why, or this
+// program will. Lost connections wait for the end: after a rank was killed they tell nothing new.
+class Stderr {
+ public:
+  void write(const char* data, size_t size) {
+    text_.append(data, size);
+    size_t begin = 0;
+    for (size_t end; (end = text_.find('\n', begin)) != std::string::npos; begin = end + 1)
+      line(text_.substr(begin, end + 1 - begin));
+    text_.erase(0, begin);
+  }
+  void end() {
+    if (killed_.empty()) pass_on(connections_);
+    pass_on(message_ + text_);
+  }
+  const std::string& killed() const { return killed_; }  // "rank 2"; "" where none was
+  int signal() const { return signal_; }                 // that ended it
+
+ private:
+  static void pass_on(const std::string& text) { std::fputs(text.c_str(), stderr); }
+
+  void line(const std::string& line) {
+    static const std::regex repeated("more process.* sent help message|base_help_aggregate");
+    bool frame = line.size() > 60 && line.find_first_not_of("-\n") == std::string::npos;
+    if (!frame && message_.empty()) {
+      std::regex_search(line, repeated) ? void(connections_ += line) : pass_on(line);
+      return;
+    }
+    bool ends = frame && !message_.empty();
+    message_ += line;
+    if (ends) message(std::exchange(message_, {}));
+  }
+
+  void message(const std::string& text) {
+    static const std::regex killed("process (rank \\d+) .* on signal (\\d+)"),
+        failed("Primary job +terminated|exited with non-zero status"),
+        connection("unexpectedly disconnected|failed to TCP connect");
+    std::smatch match;
+    if (std::regex_search(text, match, killed)) {
+      killed_ = match[1];
+      signal_ = std::stoi(match[2]);
+    } else if (std::regex_search(text, connection)) {
+      connections_ += text;
+    } else if (!std::regex_search(text, failed)) {
+      pass_on(text);
+    }
+  }
+
+  std::string text_;     // a line that has not ended
+  std::string message_;  // of mpirun, not complete; or ""
+  std::string connections_;
+  std::string killed_;
+  int signal_ = 0;
+};
+
+pid_t mpirun_pid = 0;
+
+// Runs mpirun to its end. The exit code: that of the rank that failed, 1 if a signal ended it.
+int run_mpirun(const std::vector<std::string>& words, bool train) {
+  int ends[2];
+  check(pipe2(ends, O_CLOEXEC) == 0, "launch: no pipe can be opened");
+  pid_t launcher = getpid();
+  mpirun_pid = fork();
+  if (mpirun_pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // never without the launcher
+    if (getppid() != launcher) _exit(1);
+    int old = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    dup2(ends[1], STDERR_FILENO);
+    execute("mpirun", words);
+    int problem = errno;
+    dup2(old, STDERR_FILENO);
+    fmt::print(stderr, "murmur: launch: mpirun does not start: {}\n", std::strerror(problem));
+    _exit(1);
+  }
+  check(mpirun_pid > 0, "launch: mpirun does not start");
+  close(ends[1]);
+  signal(SIGINT, SIG_IGN);  // Ctrl-C reaches mpirun by itself
+  for (int number : {SIGTERM, SIGHUP}) signal(number, [](int) { kill(mpirun_pid, SIGTERM); });
+
+  Stderr output;
+  int status = 0;
+  for (bool ended = false, open = true; !ended || open;) {
+    ended = ended || waitpid(mpirun_pid, &status, open ? WNOHANG : 0) == mpirun_pid;
+    pollfd ready{ends[0], POLLIN, 0};
+    char data[4096];
+    if (poll(&ready, open, ended ? 0 : 100) > 0) {
+      ssize_t size = read(ends[0], data, sizeof data);
+      if (size > 0) output.write(data, size_t(size));
+      if (size == 0) open = false;
+    } else if (ended) {
+      break;  // what mpirun has started may still hold the other end
+    }
+  }
+  output.end();
+  if (WIFSIGNALED(status)) return complain_of_signal("mpirun", WTERMSIG(status), train);
+  if (!output.killed().empty()) return complain_of_signal(output.killed(), output.signal(), train);
+  return WEXITSTATUS(status);
+}
 
 }  // namespace
 
@@ -183,6 +300,10 @@ int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> arg
   } else {
     share_cores(ranks);  // on other hosts each rank does so when it starts
   }
+  if (!isatty(STDOUT_FILENO)) {  // to the ranks mpirun's pipes look like terminals
+    setenv("TERM", "dumb", 1);
+    words.insert(words.end(), {"-x", "TERM"});
+  }
   words.push_back(self);
   words.insert(words.end(), args.begin(), args.end());
   if (transport.empty()) words.insert(words.end(), {"--transport", "mpi"});
@@ -191,8 +312,7 @@ int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> arg
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   }
   std::fflush(nullptr);
-  execute("mpirun", words);
-  throw Error(fmt::format("launch: mpirun does not start: {}", std::strerror(errno)));
+  return run_mpirun(words, args.front() == "train");
 }
 
 }  // namespace murmur

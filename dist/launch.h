@@ -9,7 +9,7 @@ namespace murmur {
 
 // Starts `ranks` processes of this program with `args`: by itself where they say --transport nccl,
 // else by mpirun, perhaps on the hosts that the file `hosts` names. The exit code: that of the
-// first rank that failed.
+// first rank that failed, or 1 after one that a signal has ended, which is said in one line.
 int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> args);
 
 }  // namespace murmur

@@ -9,10 +9,13 @@
 //
 // outer_lr 1 and outer_momentum 0 is plain local SGD: weights are averaged every H steps. The
 // optimizer's own state stays with its rank.
+#include <algorithm>
+
 #include "dist/collectives.h"
 #include "dist/ownership.h"
 #include "dist/strategy.h"
 #include "optim/numbers.h"
+#include "optim/update.h"
 
 namespace murmur {
 namespace {
@@ -49,7 +52,12 @@ class LocalSgd final : public Strategy {
     Tensor way = like(x);
     e.scale(1.0 / double(c().size()), outer_, {way});
     e.scale(-1.0 / double(c().size()), x, {way, true});
-    all_reduce(c(), kWays, {way});
+    Tensors of_banks;  // without the gaps between them
+    for (const Bank& bank : parameters().banks()) {
+      int64_t begin = bank.members[0]->offset;
+      of_banks.push_back(way.slice(begin, begin + bank.value.numel()));
+    }
+    all_reduce(c(), kWays, of_banks);
     e.scale(outer_momentum_, momentum_, {momentum_});
     e.scale(1, way, {momentum_, true});
     e.scale(-outer_lr_ * (nesterov_ ? outer_momentum_ : 1), momentum_, {outer_, true});
@@ -71,12 +79,16 @@ class LocalSgd final : public Strategy {
     for (size_t i = 0; i < banks.size(); i++) {
       double elements = double(banks[i].count * banks[i].rows * banks[i].cols);
       plan.bytes += 2 * 4 * (n - 1) * elements / h;
+      plan.messages += 2 * (n - 1) * std::min(elements, n) / h;
       plan.state_bytes += 4 * (state_elements(banks[i], *routes[i]) + 2 * elements);
     }
-    plan.messages = 2 * n * (n - 1) / h;
-    plan.rounds = 2 / h;
+    plan.rounds = 2.0 * rounds(Algorithm::direct, ranks) / h;
     plan.flops = orthogonalization_flops(owners(banks, routes, 1), banks, routes)[0];
     return plan;
+  }
+  int64_t period() const override { return inner_steps_; }
+  double published_sends(int ranks) const override {
+    return 2.0 * (ranks - 1) / ranks / double(inner_steps_);
   }
 
  private:

@@ -130,6 +130,18 @@ std::vector<double> orthogonalization_flops(const Ownership& ownership,
   return flops;
 }
 
+double least_orthogonalization_flops(const std::vector<Bank>& banks,
+                                     const std::vector<const Route*>& routes, int ranks) {
+  double all = 0, dearest = 0;
+  for (size_t i = 0; i < banks.size(); i++) {
+    if (routes[i]->use.optimizer->elementwise()) continue;
+    double one = orthogonalization_flops(banks[i], *routes[i]);
+    all += double(banks[i].count) * one;
+    dearest = std::max(dearest, one);
+  }
+  return std::max(dearest, all / double(ranks));
+}
+
 double state_elements(const Bank& bank, const Route& route) {
   Bank shapes = bank;
   shapes.value = shapes.gradient = shapes.shadow = {};

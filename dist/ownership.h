@@ -30,6 +30,10 @@ std::vector<double> orthogonalization_flops(const Ownership& ownership,
                                             const std::vector<Bank>& banks,
                                             const std::vector<const Route*>& routes);
 
+// No division leaves the busiest rank less: the dearest matrix, or an N-th of all.
+double least_orthogonalization_flops(const std::vector<Bank>& banks,
+                                     const std::vector<const Route*>& routes, int ranks);
+
 // Numbers that the optimizer of a bank remembers about it.
 double state_elements(const Bank& bank, const Route& route);
 

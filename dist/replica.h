@@ -4,6 +4,7 @@
 
 #include "dist/strategy.h"
 #include "nn/model.h"
+#include "optim/update.h"
 
 namespace murmur {
 

@@ -16,6 +16,7 @@
 #include "dist/collectives.h"
 #include "dist/ownership.h"
 #include "dist/strategy.h"
+#include "optim/update.h"
 
 namespace murmur {
 namespace {
@@ -63,7 +64,8 @@ class Sharded final : public Strategy {
     }
     sums_.clear();
     for (int unit : units_) {
-      if (!done.count(unit)) reduce_scatter(c(), kGradients, gradients(unit), algorithm_);
+      if (!done.count(unit))
+        reduce_scatter(c(), of_unit(kGradients, unit), gradients(unit), algorithm_);
     }
   }
 
@@ -82,7 +84,7 @@ class Sharded final : public Strategy {
       plan.bytes += 2 * 4 * double(ranks - 1) * double(bank.count * bank.rows * bank.cols);
       for (const Parameter* p : bank.members) units.insert(p->unit);
     }
-    plan.rounds = double(units.size()) + 1;
+    plan.rounds = double(units.size() + 1) * rounds(find_algorithm(collectives_), ranks);
     Ownership owned = owners(banks, routes, ranks);
     std::vector<double> flops = orthogonalization_flops(owned, banks, routes);
     plan.flops = *std::max_element(flops.begin(), flops.end());
@@ -100,6 +102,7 @@ class Sharded final : public Strategy {
     }
     return plan;
   }
+  double published_sends(int ranks) const override { return 2.0 * (ranks - 1) / ranks; }
 
  private:
   struct Sum {
@@ -110,7 +113,7 @@ class Sharded final : public Strategy {
   void begin(int unit) {
     if (algorithm_ != Algorithm::direct) return;
     for (Sum& sum : sums_) sum.scatter.poll();
-    sums_.push_back({unit, ReduceScatter(c(), kGradients, gradients(unit))});
+    sums_.push_back({unit, ReduceScatter(c(), of_unit(kGradients, unit), gradients(unit))});
   }
   Pieces gradients(int unit) const { return pieces(unit, &Bank::gradient); }
 

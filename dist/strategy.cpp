@@ -2,6 +2,7 @@
 #include "dist/strategy.h"
 
 #include "dist/collectives.h"
+#include "optim/update.h"
 #include "tensor/nearest.h"
 
 namespace murmur {
@@ -38,6 +39,8 @@ void configure(Strategy& strategy, const std::string& name,
     set_option(options, "strategy.", key, value);
   }
 }
+
+std::vector<Option> Strategy::options() { return {}; }
 
 Share Strategy::start(Parameters& parameters, const std::vector<Route>&) {
   parameters_ = &parameters;

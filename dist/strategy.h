@@ -9,22 +9,27 @@
 #include <vector>
 
 #include "dist/communicator.h"
-#include "optim/update.h"
+#include "nn/parameter.h"
 
 namespace murmur {
 
-// What a step sends, foreseen without running it: sums over all ranks, of what a strategy itself
-// exchanges (Strategy::kinds), not of norms and losses.
+struct Option;  // optim/option.h
+struct Route;   // optim/router.h
+struct Share;   // optim/update.h
+
+// What a step of one micro-batch sends, foreseen without running it, of what a strategy itself
+// exchanges (Strategy::kinds), not of norms and losses; the mean over its period().
 struct Plan {
-  double bytes = 0, messages = 0, rounds = 0;
-  double flops = 0;        // of orthogonalisation, on the busiest rank
-  double state_bytes = 0;  // of the optimizers, on the fullest rank
+  double bytes = 0, messages = 0;  // sums over all ranks
+  double rounds = 0;               // of the rank with the most: exchanges one after the other
+  double flops = 0;                // of orthogonalisation, on the busiest rank
+  double state_bytes = 0;          // of the optimizers, on the fullest rank
 };
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  virtual std::vector<Option> options() { return {}; }
+  virtual std::vector<Option> options();
 
   // In this order: join(), the parameters are allocated with kept(), start().
   void join(Communicator& communicator) { c_ = &communicator; }
@@ -61,8 +66,17 @@ class Strategy {
                     DType /*activations*/, int /*ranks*/) const {
     return {};
   }
+  // Steps after which what it sends repeats itself.
+  virtual int64_t period() const { return 1; }
+  // How often a rank sends each number of a block's matrices a step, as published tables have it,
+  // with f = (N - 1) / N; 0: no table has it.
+  virtual double published_sends(int /*ranks*/) const { return 0; }
 
  protected:
+  // "gradients: block 3"
+  static std::string of_unit(const std::string& kind, int unit) {
+    return kind + (unit > 0 ? ": block " + std::to_string(unit - 1) : ": outside the blocks");
+  }
   Communicator& c() const { return *c_; }
   Parameters& parameters() const { return *parameters_; }
   // Share's functions for ranks that saw different sequences.

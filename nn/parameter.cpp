@@ -78,7 +78,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
   std::vector<Parameter*> order;
   for (Parameter& p : parameters_) order.push_back(&p);
   auto key = [](const Parameter* p) {
-    return std::tuple(p->role, p->shape.rows(), p->shape.cols(), p->qkv_heads, p->rounded);
+    return std::tuple(p->role, p->shape.rows(), p->shape.cols(), p->qkv_heads);
   };
   std::stable_sort(order.begin(), order.end(), [&](auto* a, auto* b) { return key(a) < key(b); });
 
@@ -117,7 +117,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
     bank.value = view(values_);
     bank.gradient = view(gradients_);
     if (shadow_) bank.shadow = view(shadow_);
-    if (kept) add_wholes(i, shadow_ && whole_banks_[i].members[0]->rounded);
+    if (kept) add_wholes(i);
   }
   fill(seed);
   for (Parameter& p : parameters_) {
@@ -126,20 +126,31 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
   refresh_shadow();
 }
 
-void Parameters::add_wholes(size_t index, bool rounded) {
+void Parameters::add_wholes(size_t index) {
   const Bank& bank = whole_banks_[index];
+  DType truth = values_.dtype();
+  bool vectors = bank.role == Role::vector;  // some are used as they are, some rounded
   for (int64_t k = 0; k < bank.count;) {
     int64_t members = bank.members[0]->unit ? 1 : bank.count;
     Shape shape{members, bank.rows, bank.cols};
-    DType truth = values_.dtype();
-    Whole whole{bank.members[size_t(k)]->unit, index, k,
-                Tensor(shape, rounded ? DType::bf16 : truth, values_.device()),
-                Tensor(shape, truth, values_.device())};
+    DType type = shadow_ && !vectors ? DType::bf16 : truth;
+    Whole whole{bank.members[size_t(k)]->unit,
+                index,
+                k,
+                Tensor(shape, type, values_.device()),
+                Tensor(shape, truth, values_.device()),
+                {}};
     for (int64_t j = 0; j < members; j++) {
-      Parameter& p = *std::find_if(parameters_.begin(), parameters_.end(),
-                                   [&](Parameter& q) { return &q == bank.members[size_t(k + j)]; });
-      p.var = Var::leaf(whole.used.slice(j, j + 1).view(p.shape),
-                        whole.gradient.slice(j, j + 1).view(p.shape));
+      Parameter& p = *std::find_if(parameters_.begin(), parameters_.end(), [&](Parameter& q) {
+        return &q == bank.members[size_t(k + j)];
+      });
+      Tensor used = whole.used.slice(j, j + 1).view(p.shape);
+      if (shadow_ && vectors && p.rounded) {
+        Tensor rounded(p.shape, DType::bf16, values_.device());
+        whole.roundings.push_back({used, rounded});
+        used = rounded;
+      }
+      p.var = Var::leaf(used, whole.gradient.slice(j, j + 1).view(p.shape));
     }
     whole.used.give_back_memory();
     whole.gradient.give_back_memory();

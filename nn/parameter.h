@@ -97,6 +97,8 @@ class Parameters {
     int64_t member;   // the first
     Tensor used;      // (members, rows, cols): fp32, or bf16 where the model computes with that
     Tensor gradient;  // of the same shape
+    // Of vectors in a bf16 run: from `used`, into what the model computes with.
+    std::vector<std::pair<Tensor, Tensor>> roundings;
   };
   const std::vector<Whole>& wholes() const { return wholes_; }  // empty where all is kept
   int64_t count() const;                                        // elements, without padding
@@ -118,7 +120,7 @@ class Parameters {
     if (p.rows != p.shape.rows()) shape[0] = shape.rank() == 1 ? p.rows * shape[0] : p.rows;
     return flat.slice(p.offset, p.offset + shape.numel()).view(shape);
   }
-  void add_wholes(size_t bank, bool rounded);
+  void add_wholes(size_t bank);
   void fill(uint64_t seed);
 
   std::deque<Parameter> parameters_;

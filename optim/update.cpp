@@ -150,7 +150,7 @@ void Update::apply() {
   each_matrix(std::move(matrices), [this](Part& part, Bank& bank, State& state, int64_t) {
     step_bank(part, bank, state);
   });
-  if (share_.gather) step_rows(std::move(of_rows));
+  if (!of_rows.empty()) step_rows(std::move(of_rows));
   if (largest_score_ > 0) {
     if (share_.join_scores) share_.join_scores();
     qk_clip(parameters_, largest_score_);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "dist/collectives.h"
+#include "dist/network.h"
 #include "dist/strategy.h"
 #include "dist/transport.h"
 #include "optim/orthogonalizers.h"
@@ -68,6 +69,14 @@ ListTable strategies() {
   return table;
 }
 
+ListTable networks() {
+  ListTable table{"networks", {"name", "latency_us", "gigabytes_per_s", "summary"}, {}};
+  for (const Network& n : network_list())
+    table.rows.push_back({n.name, fmt::format("{}", n.latency_us),
+                          fmt::format("{}", n.gigabytes_per_s), n.summary});
+  return table;
+}
+
 ListTable presets() {
   ListTable table{"presets", {"name", "layers", "heads", "width", "block", "batch", "summary"}, {}};
   for (const Preset& p : preset_list()) {
@@ -117,6 +126,7 @@ const std::vector<Kind>& kinds() {
        [] {
          return ListTable{"collectives", {"name", "summary"}, name_and_summary(algorithm_list())};
        }},
+      {"networks", networks},
       {"tokenizers",
        [] {
          return ListTable{"tokenizers", {"name", "summary"}, name_and_summary(tokenizers())};

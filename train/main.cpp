@@ -15,6 +15,7 @@
 #include "optim/registry.h"
 #include "tensor/nearest.h"
 #include "train/bench.h"
+#include "train/bench_dist.h"
 #include "train/compare.h"
 #include "train/config.h"
 #include "train/data.h"
@@ -392,6 +393,40 @@ int run(int argc, char** argv) {
                                      "JSON is the only output; accepted for scripts");
   bench_optimizers_command->callback(
       [&] { fmt::print("{}", bench_optimizers(optimizers_flags.assignments({}), contenders)); });
+
+  CLI::App* bench_dist_command = bench_command->add_subcommand(
+      "dist",
+      "every strategy on several ranks: traffic, memory and work of a step, counted on threads and "
+      "foreseen on networks, as JSON");
+  ConfigFlags dist_flags(*bench_dist_command);
+  DistBench dist;
+  bench_dist_command
+      ->add_option("--counts", dist.counts, "ranks to run, as threads; with --nodes N: N; 0: none")
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->check(at_least(0, 64));
+  bench_dist_command->add_option("--plan", dist.plan, "ranks to foresee")
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->capture_default_str()
+      ->check(at_least(1, 65536));
+  bench_dist_command
+      ->add_option("--networks", dist.networks,
+                   "to foresee them on; see murmur list networks; all of them when left out")
+      ->delimiter(',')
+      ->type_name("LIST");
+  bench_dist_command
+      ->add_option("--tflops", dist.tflops,
+                   "of orthogonalisation; that of an fp32 product here when left out")
+      ->check(at_least(1e-6));
+  bench_dist_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
+  bench_dist_command->callback([&] {
+    Config config = dist_flags.config();
+    bool counts_given = bench_dist_command->count("--counts") > 0;
+    if (config.nodes > 0 && !counts_given) dist.counts = {config.nodes};
+    fmt::print("{}", bench_dist(config, dist));
+  });
 
   CLI::App* launch_command = app.add_subcommand(
       "launch", "start the ranks of a run: murmur launch -n 4 -- train --preset nano ..");

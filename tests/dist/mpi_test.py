@@ -94,7 +94,9 @@ def on_several_hosts(check):
                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT), 60)
 
         code, output, _ = run("ok")
-        expect(code == 0 and output.split() == ["ok"], "4 hosts: every collective", output)
+        # Open MPI may warn of a setpgid that came too late; it did no harm.
+        expect(code == 0 and output.splitlines().count("ok") == 1 and not complaints(output),
+               "4 hosts: every collective", output)
         before = [cluster.bytes(name) for name in cluster.names]
         code, output, _ = run("bytes", "64")
         expect(code == 0, "4 hosts: a large all_reduce", output)

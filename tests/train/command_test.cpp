@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "dist/strategy.h"
 #include "optim/registry.h"
 #include "tests/train/run_command.h"
 #include "train/config.h"
@@ -244,6 +245,43 @@ TEST_CASE("bench step prints the promised numbers") {
     CHECK(row["name"].is_string());
     CHECK(row["ms"].is_number());
   }
+}
+
+TEST_CASE("bench dist counts what every strategy sends, beside its plan") {
+  const Words words = {"bench",        "dist",      "--n-layer",    "1",
+                       "--n-embd",     "16",        "--n-head",     "2",
+                       "--batch-size", "3",         "--block-size", "8",
+                       "--counts",     "2,3",       "--plan",       "2,64",
+                       "--strategy",   "local_sgd", "--networks",   "ethernet_1g,nvlink4",
+                       "--tflops",     "100",       "--strategy.inner_steps", "2"};
+  json told = json::parse(output_of(words));
+  CHECK(told["tflops"] == 100);
+  CHECK(told["networks"].size() == 2);
+  size_t strategies = strategy_list().size() - 1;  // local sends nothing
+  REQUIRE(told["counted"].size() == 2 * strategies);
+  for (const json& row : told["counted"]) {
+    CAPTURE(row.dump());
+    for (const char* key : {"bytes", "messages", "rounds"}) CHECK(row[key]["ratio"] == 1);
+    CHECK(row["period"] == (row["strategy"] == "local_sgd" ? 2 : 1));
+    CHECK(row["memory_bytes"]["largest"] > 0);
+    CHECK(row["bytes_per_parameter_and_rank"]["matrices"] > 0);
+    CHECK(row["orthogonalization"]["busiest_to_least_possible"] > 0.999);
+  }
+  REQUIRE(told["planned"].size() == 2 * strategies);
+  for (const json& row : told["planned"]) {
+    CAPTURE(row.dump());
+    const json &slow = row["networks"]["ethernet_1g"], &fast = row["networks"]["nvlink4"];
+    CHECK(slow["exchange_ms"] > fast["exchange_ms"]);
+    CHECK(fast["total_ms"].get<double>() ==
+          doctest::Approx(fast["exchange_ms"].get<double>() +
+                          row["orthogonalization_ms"].get<double>()));
+  }
+  check_refused({"bench", "dist", "--networks", "ethernet_1g,nvlnk4"}, {"'nvlnk4'", "'nvlink4'"});
+  check_refused({"bench", "dist", "--counts", "2,many"}, {"--counts"});
+  check_refused({"bench", "dist", "--counts", "-1"}, {"--counts"});
+  check_refused({"bench", "dist", "--tflops", "-1"}, {"--tflops"});
+  check_refused({"bench", "dist", "--batch-size", "2", "--counts", "3"},
+                {"batch_size: 2", "3 ranks"});
 }
 
 // ---------------------------------------------------------------------------------- bad input
