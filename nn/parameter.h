@@ -104,6 +104,7 @@ class Parameters {
   int64_t count() const;                                        // elements, without padding
 
   Tensor& values() { return values_; }
+  const Tensor& values() const { return values_; }
   Tensor& gradients() { return gradients_; }
   Tensor value(const Parameter& p) const { return view_of(values_, p); }
   Tensor gradient(const Parameter& p) const { return view_of(gradients_, p); }

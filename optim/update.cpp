@@ -263,6 +263,16 @@ void Update::step_slices(Part& part) {
   for (int64_t s = 0; s < slices; s++) update_slice(s);
 }
 
+// For the matrices of part i that are put together here: all of their rows, and how the optimizer
+// sees them.
+Tensor Update::matrices(size_t i, DType type) const {
+  const Bank& bank = share_.whole[i];
+  return Tensor({bank.count, bank.rows, bank.cols}, type, parameters_.values().device());
+}
+Tensor Update::as_blocks(const Tensor& x, const Part& part) {
+  return x ? x.view({part.whole.count, part.whole.rows, part.whole.cols}) : x;
+}
+
 // Rows of matrices are here, and whole matrices are wanted: begin() on the rows, everything else
 // where the matrix is put together, and the direction's rows back.
 void Update::step_rows(std::vector<size_t> parts) {
@@ -271,13 +281,6 @@ void Update::step_rows(std::vector<size_t> parts) {
   std::vector<Tensor> rows(parts_.size()), values(rows), whole(rows), whole_values(rows),
       found(rows);
   bool any_values = false;
-  auto matrices = [&](size_t i, DType type) {
-    const Bank& bank = share_.whole[i];
-    return Tensor({bank.count, bank.rows, bank.cols}, type, device);
-  };
-  auto as_blocks = [](const Tensor& x, const Part& part) {
-    return x ? x.view({part.whole.count, part.whole.rows, part.whole.cols}) : x;
-  };
   for (size_t i : parts) {
     Part& part = parts_[i];
     DType type = part.bank.value.dtype();
@@ -337,8 +340,27 @@ void Update::with_evaluation_values(const std::function<void()>& work) {
   const Engine& e = engine(values.device());
   Tensor training(values.shape(), values.dtype(), values.device());
   e.copy(values, training);
-  for (Part& part : parts_) {
-    if (part.optimizer().averages()) part.optimizer().evaluation_value(part.state, part.bank.value);
+  std::vector<Tensor> rows(parts_.size()), whole(rows);  // of matrices that are elsewhere
+  bool of_rows = false;
+  for (size_t i = 0; i < parts_.size(); i++) {
+    Part& part = parts_[i];
+    if (!part.optimizer().averages()) continue;
+    if (part.whole.name.empty()) {
+      part.optimizer().evaluation_value(part.state, part.bank.value);
+    } else {
+      rows[i] = part.bank.value;
+      whole[i] = matrices(i, values.dtype());
+      of_rows = true;
+    }
+  }
+  if (of_rows) {
+    share_.gather(rows, whole);
+    for (size_t i = 0; i < parts_.size(); i++) {
+      if (!whole[i]) continue;
+      Tensor blocks = as_blocks(whole[i], parts_[i]);
+      parts_[i].optimizer().evaluation_value(parts_[i].state, blocks);
+    }
+    share_.scatter(whole, rows);
   }
   parameters_.refresh_shadow();
   auto put_back = [&] {

@@ -89,6 +89,8 @@ class Update {
   void each_matrix(std::vector<Matrix> matrices, const Work& work) const;
   void step_bank(Part& part, Bank& bank, State& state);
   void step_slices(Part& part);
+  Tensor matrices(size_t part, DType type) const;
+  static Tensor as_blocks(const Tensor& x, const Part& part);
   void step_rows(std::vector<size_t> parts);
 
   Parameters& parameters_;

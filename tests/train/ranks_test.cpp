@@ -1,0 +1,154 @@
+// tests/train/ranks_test.cpp - runs of several ranks as a user types them: interrupted, resumed,
+// and taken on by another number of ranks and another strategy.
+#include <unistd.h>  // usleep
+
+#include <algorithm>
+#include <cmath>
+
+#include "dist/strategy.h"
+#include "tests/train/run_command.h"
+#include "tests/train/same_run.h"
+
+using namespace murmur;
+
+namespace {
+
+const Workplace& place() {
+  static const Workplace one;
+  return one;
+}
+
+std::string after(const std::string& text, int steps) { return text + "-" + std::to_string(steps); }
+
+Words ranks(const std::string& strategy, int count) {
+  return {"--nodes", std::to_string(count), "--strategy", strategy};
+}
+
+Words run_of(const std::string& name, int steps, const Words& more) {
+  bool other = std::find(more.begin(), more.end(), "--optimizer") != more.end();
+  Words optimizer = other ? Words{} : Words{"--optimizer", "normuon"};
+  return place().train(name, optimizer +
+                                 Words{"--schedule", "constant", "--warmup", "2", "--eval-every",
+                                       "4", "--steps", std::to_string(steps)} +
+                                 more);
+}
+
+Words going_on(const std::string& name, int steps, const Words& more = {}) {
+  return Words{"train", "--resume", "--out", place() / name, "--steps", std::to_string(steps)} +
+         more;
+}
+
+double last_validation(const std::string& name) {
+  return *read_log(place() / name + "/log.jsonl").back().val_loss;
+}
+
+}  // namespace
+
+TEST_CASE("a run of several ranks goes on to the bit, whatever they do together") {
+  for (const StrategyEntry& entry : strategy_list()) {
+    Words more = ranks(entry.name, 3);
+    if (entry.name == "local_sgd") more = more + Words{"--strategy.inner_steps", "4"};
+    std::string name = entry.name + "-whole", part = entry.name + "-part";
+    CAPTURE(entry.name);
+    output_of(run_of(name, 10, more));
+    output_of(run_of(part, 6, more));  // in the middle of a round
+    output_of(going_on(part, 10));
+    check_same_run(place() / part, place() / name);
+    CHECK(read_log(place() / name + "/log.jsonl").back().nodes == 3);
+  }
+}
+
+TEST_CASE("a signal ends all ranks after the same step, and the run goes on") {
+  for (const char* strategy : {"sharded", "fsdp"}) {
+    std::string name = std::string("stopped-") + strategy;
+    Words more = ranks(strategy, 2);
+    Command command(run_of(name, 100000, more));
+    std::string log = place() / name + "/log.jsonl";
+    for (int i = 0; i < 1000 && !std::filesystem::exists(log); i++) usleep(10000);
+    usleep(300000);
+    command.send(SIGTERM);
+    Outcome outcome = command.wait();
+    CHECK(outcome.code == 0);
+    int64_t steps = load_checkpoint(place() / name).step;
+    CHECK(steps > 0);
+    CHECK(read_log(log).back().step == steps);
+    output_of(going_on(name, int(steps) + 2));
+    output_of(run_of(name + "-whole", int(steps) + 2, more));
+    check_same_run(place() / name, place() / (name + "-whole"));
+  }
+}
+
+TEST_CASE("a checkpoint restores into any number of ranks and any strategy") {
+  std::vector<std::string> exact;
+  for (const StrategyEntry& entry : strategy_list()) {
+    if (!entry.make()->own_weights()) exact.push_back(entry.name);
+  }
+  output_of(run_of("one", 12, {}));
+  double expected = last_validation("one");
+  int count = 4;
+  for (const std::string& from : exact) {
+    output_of(run_of("from-" + from, 6, ranks(from, count)));
+    for (const std::string& to : exact) {
+      std::string name = from + "-to-" + to;
+      CAPTURE(name);
+      std::filesystem::copy(place() / ("from-" + from), place() / name,
+                            std::filesystem::copy_options::recursive);
+      output_of(going_on(name, 12, ranks(to, count == 4 ? 3 : 2)));
+      CHECK(last_validation(name) == doctest::Approx(expected).epsilon(1e-5));
+    }
+    output_of(going_on("from-" + from, 12, {"--nodes", "1"}));  // alone
+    CHECK(last_validation("from-" + from) == doctest::Approx(expected).epsilon(1e-5));
+    count = 3;
+  }
+}
+
+TEST_CASE(
+    "ranks with weights of their own leave their mean to any others, and any others to them") {
+  output_of(run_of("own", 7, ranks("local_sgd", 3) + Words{"--strategy.inner_steps", "5"}));
+  output_of({"eval", place() / "own"});
+  for (const Words& more : {ranks("sharded", 2), ranks("local_sgd", 2), Words{"--nodes", "1"}}) {
+    std::string name = after("own-taken-on-by-" + more.back(), int(more.size()));
+    std::filesystem::copy(place() / "own", place() / name,
+                          std::filesystem::copy_options::recursive);
+    output_of(going_on(name, 12, more));
+    CHECK(std::isfinite(last_validation(name)));
+  }
+  output_of(run_of("shared", 6, ranks("fsdp", 2)));
+  output_of(going_on("shared", 12, ranks("local_sgd", 3)));
+  CHECK(std::isfinite(last_validation("shared")));
+}
+
+TEST_CASE(
+    "averaged weights, score limits, bf16, checkpointing and accumulation with every strategy") {
+  const std::vector<Words> cases = {
+      {"--optimizer", "schedule_free_adamw"},
+      {"--optimizer", "muon", "--optimizer.qk_clip", "0.5", "--arch", "gpt2"},
+      {"--dtype", "bf16"},
+      {"--checkpointing", "true", "--arch", "modern"},
+      {"--accumulation", "2", "--row-blocks", "qkv"}};
+  for (size_t i = 0; i < cases.size(); i++) {
+    std::string alone = "alone" + std::to_string(i);
+    output_of(run_of(alone, 6, cases[i]));
+    for (const StrategyEntry& entry : strategy_list()) {
+      if (entry.make()->own_weights()) continue;
+      std::string name = entry.name + std::to_string(i);
+      CAPTURE(name);
+      output_of(run_of(name, 3, cases[i] + ranks(entry.name, 2)));
+      output_of(going_on(name, 6));
+      double tolerance = cases[i][1] == "bf16" ? 5e-3 : 1e-5;
+      CHECK(last_validation(name) == doctest::Approx(last_validation(alone)).epsilon(tolerance));
+    }
+  }
+}
+
+TEST_CASE("what ranks are refused is one line, and nothing is lost") {
+  output_of(run_of("kept", 4, ranks("sharded", 2)));
+  check_refused(run_of("kept", 4, ranks("sharded", 2)), {"kept", "--resume"});
+  check_refused(going_on("kept", 8, {"--optimizer", "adamw"}), {"optimizer", "normuon", "adamw"});
+  check_refused(going_on("kept", 8, {"--optimizer.neurons", "longer_side"}),
+                {".v'", "resume with"});
+  check_refused(going_on("kept", 8, ranks("sharded", 9)), {"batch_size", "9"});
+  check_refused(going_on("kept", 8, {"--transport", "mpi", "--nodes", "2"}), {"mpi"});
+  CHECK(load_checkpoint(place() / "kept").step == 4);
+  output_of(going_on("kept", 8));
+}
