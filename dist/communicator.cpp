@@ -31,7 +31,7 @@ std::unique_ptr<Pending> Communicator::start(const std::string& what, std::vecto
     traffic.bytes += int64_t(m.tensor.bytes());
     traffic.messages++;
   }
-  traffic.rounds++;
+  traffic.rounds += size_ > 1;
   return post(sends, receives);
 }
 

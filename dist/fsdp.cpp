@@ -1,7 +1,8 @@
 // dist/fsdp.cpp - everything divided by rows: weights, gradients and the optimizers' state (scheme
 // S3; Algorithm 2 of NorMuon, arXiv 2510.05491).
 //
-//   forward and backward reach a block   its weights are fetched, and given back after it    2 f b
+//   forward and backward reach a block   its weights are there; the next block's begin to travel
+//   they have passed it                  its weights are given back                          2 f b
 //   backward has passed it               its gradients are summed, to whoever keeps a row      f b
 //   the update   momentum of the rows, gathered to the matrix's owner                          f b
 //   / N
@@ -13,6 +14,8 @@
 // matrices. An optimizer that does not split its direction (Optimizer::begin) has its gradient
 // gathered instead, and all its state with the owner.
 #include <algorithm>
+#include <deque>
+#include <map>
 #include <set>
 
 #include "dist/collectives.h"
@@ -36,6 +39,7 @@ class Fsdp final : public Strategy {
     Strategy::start(parameters, routes);
     const std::vector<Bank>& whole = parameters.whole_banks();
     owned_ = owners(whole, assign_routes(routes, whole), c().size());
+    for (const Whole& w : parameters.wholes()) units_ = std::max(units_, w.unit + 1);
     parameters.events = {[this](int unit, bool backward) { begins(unit, backward); },
                          [this](int unit, bool backward) { ends(unit, backward); }};
     Share share;
@@ -95,25 +99,50 @@ class Fsdp final : public Strategy {
   }
 
   void begins(int unit, bool backward) {
-    bool fetched = unit == 0 && backward;  // it stayed
-    Pieces all{size_t(c().size())};
+    bool there = unit == 0 && backward;  // it stayed
+    if (!there) {
+      start_fetch(unit);
+      finish_fetch(unit);
+    }
+    // The next block's weights travel while this one works.
+    int next = !backward ? unit + 1 : unit == 0 ? units_ - 1 : unit - 1;
+    if (next > 0 && next < units_) start_fetch(next);
+    if (!backward) return;
     each_of(unit, [&](const Whole& whole) {
-      if (!fetched) {
-        whole.used.take_memory_again();
-        const Bank& bank = parameters().banks()[whole.bank];
-        Pieces pieces = by_keeper(whole, whole.used);
-        Tensor own = pieces[size_t(c().rank())][0];
-        Tensor kept =
-            kept_rows(whole, whole.used.dtype() == DType::bf16 ? bank.shadow : bank.value);
-        if (own.numel() > 0) engine(own.device()).copy(kept, own);
-        for (size_t r = 0; r < pieces.size(); r++) all[r].push_back(pieces[r][0]);
-      }
-      if (!backward) return;
       whole.gradient.take_memory_again();
       for_members(whole, [](const Parameter& p) { p.var.reset_gradient(); });
     });
-    if (fetched) return;
-    all_gather(c(), of_unit(kFetch, unit), all);
+  }
+
+  void ends(int unit, bool backward) {
+    if (unit == 0 && !backward && training_) return;  // the head's backward comes at once
+    if (backward) {
+      finish_sums();  // of the block before; these travel while the next one works
+      start_sum(unit);
+      if (unit == 0) finish_sums();
+    }
+    each_of(unit, [&](const Whole& whole) { whole.used.give_back_memory(); });
+    if (unit == 0) training_ = false;
+  }
+
+  void start_fetch(int unit) {
+    if (fetches_.count(unit)) return;
+    Pieces all{size_t(c().size())};
+    each_of(unit, [&](const Whole& whole) {
+      whole.used.take_memory_again();
+      const Bank& bank = parameters().banks()[whole.bank];
+      Pieces pieces = by_keeper(whole, whole.used);
+      Tensor own = pieces[size_t(c().rank())][0];
+      Tensor kept = kept_rows(whole, whole.used.dtype() == DType::bf16 ? bank.shadow : bank.value);
+      if (own.numel() > 0) engine(own.device()).copy(kept, own);
+      for (size_t r = 0; r < pieces.size(); r++) all[r].push_back(pieces[r][0]);
+    });
+    fetches_.emplace(unit, AllGather(c(), of_unit(kFetch, unit), all));
+  }
+
+  void finish_fetch(int unit) {
+    fetches_.at(unit).finish();
+    fetches_.erase(unit);
     each_of(unit, [](const Whole& whole) {
       for (const auto& [from, to] : whole.roundings) {
         Tensor rounded = to;
@@ -122,33 +151,31 @@ class Fsdp final : public Strategy {
     });
   }
 
-  void ends(int unit, bool backward) {
-    if (unit == 0 && !backward && training_) return;  // the head's backward comes at once
-    if (backward) sum_gradients(unit);
-    each_of(unit, [&](const Whole& whole) {
-      whole.used.give_back_memory();
-      if (backward) whole.gradient.give_back_memory();
-    });
-    if (unit == 0) training_ = false;
-  }
-
-  void sum_gradients(int unit) {
+  void start_sum(int unit) {
     Pieces all{size_t(c().size())};
     each_of(unit, [&](const Whole& whole) {
       for_members(whole, [](const Parameter& p) {
-        Tensor slot = p.var.gradient();
-        check(bool(slot), [&] { return "fsdp: '" + p.name + "' got no gradient"; });
+        check(bool(p.var.gradient()), [&] { return "fsdp: '" + p.name + "' got no gradient"; });
       });
       Pieces pieces = by_keeper(whole, whole.gradient);
       for (size_t r = 0; r < pieces.size(); r++) all[r].push_back(pieces[r][0]);
     });
-    reduce_scatter(c(), of_unit(kGradients, unit), all);
-    size_t i = 0;
-    each_of(unit, [&](const Whole& whole) {
-      Tensor sum = all[size_t(c().rank())][i++];
-      Tensor kept = kept_rows(whole, parameters().banks()[whole.bank].gradient);
-      if (sum.numel() > 0) engine(sum.device()).scale(1, sum, {kept, !first_pass_});
-    });
+    sums_.push_back(
+        {unit, all[size_t(c().rank())], ReduceScatter(c(), of_unit(kGradients, unit), all)});
+  }
+
+  void finish_sums() {
+    for (Sum& sum : sums_) {
+      sum.scatter.finish();
+      size_t i = 0;
+      each_of(sum.unit, [&](const Whole& whole) {
+        Tensor own = sum.own[i++];
+        Tensor kept = kept_rows(whole, parameters().banks()[whole.bank].gradient);
+        if (own.numel() > 0) engine(own.device()).scale(1, own, {kept, !first_pass_});
+        whole.gradient.give_back_memory();
+      });
+    }
+    sums_.clear();
   }
 
   template <class F>
@@ -240,8 +267,16 @@ class Fsdp final : public Strategy {
     }
   }
 
+  struct Sum {
+    int unit;
+    Tensors own;
+    ReduceScatter scatter;
+  };
   Ownership owned_;
+  int units_ = 0;
   bool first_pass_ = true, training_ = false;
+  std::map<int, AllGather> fetches_;  // under way, by unit
+  std::deque<Sum> sums_;              // under way
 };
 
 Plan Fsdp::plan(const std::vector<Bank>& banks, const std::vector<const Route*>& routes,

@@ -83,20 +83,25 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
   std::stable_sort(order.begin(), order.end(), [&](auto* a, auto* b) { return key(a) < key(b); });
 
   int64_t size = 0;
-  std::vector<int64_t> offsets;  // of the banks
+  std::vector<int64_t> offsets;             // of the banks
+  std::vector<std::vector<Parameter*>> of;  // their members
   for (size_t i = 0; i < order.size();) {
     const Parameter& first = *order[i];
+    of.emplace_back();
     Bank bank{"", first.role, 0, first.shape.rows(), first.shape.cols(), {}, {}, {}, {}};
     bank.name = std::string(name_of(bank.role)) + " " + std::to_string(bank.rows) + "x" +
                 std::to_string(bank.cols);
-    for (; i < order.size() && key(order[i]) == key(&first); i++) bank.members.push_back(order[i]);
+    for (; i < order.size() && key(order[i]) == key(&first); i++) {
+      bank.members.push_back(order[i]);
+      of.back().push_back(order[i]);
+    }
     bank.count = int64_t(bank.members.size());
     whole_banks_.push_back(bank);
     Cut c = kept ? kept(bank) : Cut{0, bank.count, 0, bank.rows};
     size = (size + kAlignment - 1) / kAlignment * kAlignment;
     offsets.push_back(size);
     for (int64_t k = 0; k < bank.count; k++) {
-      Parameter& p = *order[i - size_t(bank.count) + size_t(k)];
+      Parameter& p = *of.back()[size_t(k)];
       bool here = k >= c.member && k < c.member_end;
       p.first_row = here ? c.row : 0;
       p.rows = here ? c.rows() : 0;
@@ -117,7 +122,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
     bank.value = view(values_);
     bank.gradient = view(gradients_);
     if (shadow_) bank.shadow = view(shadow_);
-    if (kept) add_wholes(i);
+    if (kept) add_wholes(i, of[i]);
   }
   fill(seed);
   for (Parameter& p : parameters_) {
@@ -126,7 +131,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
   refresh_shadow();
 }
 
-void Parameters::add_wholes(size_t index) {
+void Parameters::add_wholes(size_t index, const std::vector<Parameter*>& of) {
   const Bank& bank = whole_banks_[index];
   DType truth = values_.dtype();
   bool vectors = bank.role == Role::vector;  // some are used as they are, some rounded
@@ -134,16 +139,11 @@ void Parameters::add_wholes(size_t index) {
     int64_t members = bank.members[0]->unit ? 1 : bank.count;
     Shape shape{members, bank.rows, bank.cols};
     DType type = shadow_ && !vectors ? DType::bf16 : truth;
-    Whole whole{bank.members[size_t(k)]->unit,
-                index,
-                k,
-                Tensor(shape, type, values_.device()),
-                Tensor(shape, truth, values_.device()),
-                {}};
+    Whole whole{
+        bank.members[size_t(k)]->unit,          index, k, Tensor(shape, type, values_.device()),
+        Tensor(shape, truth, values_.device()), {}};
     for (int64_t j = 0; j < members; j++) {
-      Parameter& p = *std::find_if(parameters_.begin(), parameters_.end(), [&](Parameter& q) {
-        return &q == bank.members[size_t(k + j)];
-      });
+      Parameter& p = *of[size_t(k + j)];
       Tensor used = whole.used.slice(j, j + 1).view(p.shape);
       if (shadow_ && vectors && p.rounded) {
         Tensor rounded(p.shape, DType::bf16, values_.device());

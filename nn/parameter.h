@@ -121,7 +121,7 @@ class Parameters {
     if (p.rows != p.shape.rows()) shape[0] = shape.rank() == 1 ? p.rows * shape[0] : p.rows;
     return flat.slice(p.offset, p.offset + shape.numel()).view(shape);
   }
-  void add_wholes(size_t bank);
+  void add_wholes(size_t bank, const std::vector<Parameter*>& members);
   void fill(uint64_t seed);
 
   std::deque<Parameter> parameters_;

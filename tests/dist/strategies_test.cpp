@@ -210,22 +210,30 @@ TEST_CASE("fsdp keeps an N-th of everything; sharded an N-th of the state") {
   }
 }
 
-TEST_CASE("between steps fsdp holds no whole weights") {
+TEST_CASE("between steps fsdp holds no whole weights, and steps do not grow") {
   Experiment x("muon");
   x.strategy = "fsdp";
-  x.steps = 2;
-  run(x, 2, "threads", [](Replica& replica, Communicator&) {
-    for (const Parameters::Whole& whole : replica.model.parameters.wholes()) {
-      whole.used.take_memory_again();  // nothing to see: it is new
-      whole.used.give_back_memory();
-    }
-    int64_t held = memory_stats().bytes_in_use;
-    for (const Parameters::Whole& whole : replica.model.parameters.wholes())
-      whole.used.take_memory_again();
-    CHECK(memory_stats().bytes_in_use > held);
-    for (const Parameters::Whole& whole : replica.model.parameters.wholes())
-      whole.used.give_back_memory();
-  });
+  std::vector<int64_t> held;
+  for (int64_t steps : {2, 5}) {
+    x.steps = steps;
+    run(x, 1, "threads", [&](Replica& replica, Communicator&) {
+      int64_t before = memory_stats().bytes_in_use, whole = 0;
+      held.push_back(before);
+      for (const Parameters::Whole& w : replica.model.parameters.wholes()) {
+        for (const Tensor& x : {w.used, w.gradient}) {
+          x.take_memory_again();
+          whole += int64_t(x.bytes());
+        }
+      }
+      CHECK(memory_stats().bytes_in_use >= before + whole);  // nothing was there
+      for (const Parameters::Whole& w : replica.model.parameters.wholes()) {
+        w.used.give_back_memory();
+        w.gradient.give_back_memory();
+      }
+      CHECK(memory_stats().bytes_in_use == before);
+    });
+  }
+  CHECK(held[0] == held[1]);
 }
 
 // One process, plain loops, no strategy: H steps on every part, then the outer step.
