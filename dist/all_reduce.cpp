@@ -98,6 +98,7 @@ class AllReduce final : public Strategy {
   void begin(int unit) {
     if (algorithm_ != Algorithm::direct) return;
     for (Sum& sum : sums_) sum.scatter.poll();
+    parameters().end_gradients(unit);
     Pieces pieces = even_pieces(units_[size_t(unit)], c().size());
     sums_.push_back({unit, pieces, ReduceScatter(c(), of_unit(kGradients, unit), pieces)});
   }

@@ -85,16 +85,22 @@ class Fsdp final : public Strategy {
     Pieces pieces;
     for (int r = 0; r < c().size(); r++) {
       Cut k = even_cut(bank, r, c().size());
-      int64_t begin = bank.rows == 1 ? k.member : k.row,
-              end = bank.rows == 1 ? k.member_end : k.row_end;
+      auto member = [&](int64_t m) { return std::clamp<int64_t>(m - whole.member, 0, members); };
+      int64_t begin = bank.rows == 1 ? member(k.member) : k.row,
+              end = bank.rows == 1 ? member(k.member_end) : k.row_end;
       pieces.push_back({rows.slice(begin, end)});
     }
     return pieces;
   }
   // The same rows where they are kept.
   Tensor kept_rows(const Whole& whole, const Tensor& bank) const {
-    if (parameters().whole_banks()[whole.bank].rows == 1)
-      return bank.view({bank.shape()[0], bank.cols()});
+    const Bank& all = parameters().whole_banks()[whole.bank];
+    if (all.rows == 1) {
+      int64_t first = even_cut(all, c().rank(), c().size()).member, kept = bank.shape()[0];
+      auto place = [&](int64_t m) { return std::clamp<int64_t>(m - first, 0, kept); };
+      return bank.view({kept, bank.cols()})
+          .slice(place(whole.member), place(whole.member + whole.used.shape()[0]));
+    }
     return bank.slice(whole.member, whole.member + 1).view({bank.shape()[1], bank.cols()});
   }
 

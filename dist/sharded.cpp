@@ -41,7 +41,12 @@ class Sharded final : public Strategy {
     Share share;
     for (const Owned& o : owned_[size_t(c().rank())])
       share.banks.push_back(cut(parameters.banks()[o.bank], o.cut));
-    check(!share.banks.empty(), "strategy: sharded: more ranks than matrices and rows");
+    for (const std::vector<Owned>& of_rank : owned_) {  // the same words on all ranks
+      if (of_rank.empty())
+        throw InputError("strategy: sharded: " + std::to_string(c().size()) +
+                         " ranks are more than there are matrices and rows to deal out; use fewer, "
+                         "or all_reduce");
+    }
     share.sum_squares = sum_squares();
     share.join_scores = join_scores();
     for (const Bank& bank : parameters.banks())
@@ -113,6 +118,7 @@ class Sharded final : public Strategy {
   void begin(int unit) {
     if (algorithm_ != Algorithm::direct) return;
     for (Sum& sum : sums_) sum.scatter.poll();
+    parameters().end_gradients(unit);
     sums_.push_back({unit, ReduceScatter(c(), of_unit(kGradients, unit), gradients(unit))});
   }
   Pieces gradients(int unit) const { return pieces(unit, &Bank::gradient); }

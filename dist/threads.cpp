@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "dist/transport.h"
@@ -184,9 +185,25 @@ void run_threads(const World& world, const std::function<void(Communicator&)>& w
     }
   };
   std::vector<std::thread> others;
-  for (int rank = 1; rank < ranks; rank++) others.emplace_back(run, rank);
+  bool all_started = true;
+  for (int rank = 1; rank < ranks && all_started; rank++) {
+    try {
+      others.emplace_back(run, rank);
+    } catch (const std::system_error& error) {
+      all_started = false;
+      std::string why = "transport: threads: rank " + std::to_string(rank) + " of " +
+                        std::to_string(ranks) + " does not start: " + error.what() +
+                        "; use fewer --nodes";
+      {
+        std::lock_guard lock(mutex);
+        if (!first) first = std::make_exception_ptr(Error(why));
+      }
+      office.leave(0, why);
+      for (int r = rank; r < ranks; r++) office.leave(r, why);
+    }
+  }
   int before = omp_get_max_threads();
-  run(0);
+  if (all_started) run(0);
   omp_set_num_threads(before);
   for (std::thread& t : others) t.join();
   if (first) std::rethrow_exception(first);

@@ -222,12 +222,20 @@ void Parameters::watch_scores() {
 }
 
 void Parameters::end_gradients() {
-  for (Parameter& p : parameters_) {
-    if (p.var.gradient()) continue;
-    if (!wholes_.empty()) continue;  // where a share is kept, whoever keeps it adds them up
-    Tensor g = gradient(p);
-    engine(g.device()).fill(g, 0);
+  for (const Parameter& p : parameters_) end_gradient(p);
+}
+
+void Parameters::end_gradients(int unit) {
+  for (const Parameter& p : parameters_) {
+    if (p.unit == unit) end_gradient(p);
   }
+}
+
+void Parameters::end_gradient(const Parameter& p) {
+  // Where a share is kept, whoever keeps it adds gradients up.
+  if (p.var.gradient() || !wholes_.empty()) return;
+  Tensor g = gradient(p);
+  engine(g.device()).fill(g, 0);
 }
 
 void Parameters::refresh_shadow() {

@@ -112,6 +112,7 @@ class Parameters {
 
   void begin_gradients();  // the next contribution to each gradient writes instead of adding
   void end_gradients();    // zeroes the gradients of parameters nothing reached
+  void end_gradients(int unit);  // of one unit
   void refresh_shadow();   // bf16 <- fp32, after values changed
   void watch_scores();     // attention is to measure its largest scores from now on
 
@@ -123,6 +124,7 @@ class Parameters {
   }
   void add_wholes(size_t bank, const std::vector<Parameter*>& members);
   void fill(uint64_t seed);
+  void end_gradient(const Parameter& p);
 
   std::deque<Parameter> parameters_;
   std::vector<Bank> banks_, whole_banks_;

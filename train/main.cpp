@@ -114,12 +114,16 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
   if (!file) return {};
   std::fclose(file);
   std::vector<Assignment> saved = read_toml(path);
-  // Who names a new division of the work names all of it.
-  auto of_ranks = [](const Assignment& a) {
-    return a.first == "nodes" || a.first == "transport" || a.first == "strategy" ||
-           a.first.starts_with("strategy.");
-  };
-  if (std::any_of(flags.begin(), flags.end(), of_ranks)) std::erase_if(saved, of_ranks);
+  // Who names another number of ranks, transport or strategy gets these anew. The strategy stays
+  // where it can: `local` is for one rank.
+  auto named = [&](const std::string& key) { return !value(flags, key).empty(); };
+  bool strategy = named("strategy") || (named("nodes") && value(saved, "strategy") == "local");
+  std::erase_if(saved, [&](const Assignment& a) {
+    bool of_strategy = a.first == "strategy" || a.first.starts_with("strategy.");
+    bool of_ranks = a.first == "nodes" || a.first == "transport";
+    bool ranks = named("nodes") || named("transport") || strategy;
+    return (of_strategy && strategy) || (of_ranks && ranks);
+  });
   for (const char* key : {"optimizer", "auxiliary"}) {
     std::string began = value(saved, key), wanted = value(flags, key);
     if (!wanted.empty() && wanted != began) {

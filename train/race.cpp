@@ -41,7 +41,7 @@ std::string settings_text(const Config& config, bool shared) {
     if (line.starts_with("[")) section = line.substr(1, line.size() - 2) + ".";
     if (line.empty() || line.starts_with("[")) continue;
     std::string name = section + line.substr(0, line.find(' '));
-    bool own = !section.empty() || kOwn.contains(name);
+    bool own = section == "optimizer." || section == "auxiliary." || kOwn.contains(name);
     if (!kFree.contains(name) && !(shared && own)) text += section + line + "\n";
   }
   return text;

@@ -144,6 +144,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
     std::vector<NamedTensor> model = named(collect(c, weights_of(parameters, "", "")));
     if (c.rank() == 0) save_checkpoint(run_dir, step, model, state, rest);
   });
+  from_rank_zero(c, "checkpoint on the disk", step);  // a slow one has a name
 }
 
 void restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
@@ -151,7 +152,14 @@ void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
   Parameters& parameters = replica.model.parameters;
   std::optional<Source> source;
   if (c.rank() == 0) source.emplace(run_dir, step, optimizer);
-  int64_t nodes = from_rank_zero(c, "nodes of the checkpoint", source ? source->nodes() : 0);
+  // What the strategy remembers goes with the ranks' own weights; without it they start alike.
+  auto whole = [&] {
+    for (const Strategy::State& s : strategy.state())
+      if (!source->contains(s.name)) return false;
+    return true;
+  };
+  int64_t nodes =
+      from_rank_zero(c, "nodes of the checkpoint", source && whole() ? source->nodes() : 0);
   bool own = strategy.own_weights() && c.size() > 1 && nodes == c.size();
   std::string prefix = own ? node(c.rank()) : "";
   bool training = replica.update.averages() || own;

@@ -8,6 +8,7 @@
 #include "dist/strategy.h"
 #include "tests/train/run_command.h"
 #include "tests/train/same_run.h"
+#include "train/files.h"
 
 using namespace murmur;
 
@@ -139,6 +140,48 @@ TEST_CASE(
       CHECK(last_validation(name) == doctest::Approx(last_validation(alone)).epsilon(tolerance));
     }
   }
+}
+
+TEST_CASE("settings of a strategy can be changed when a run goes on, and its ranks stay") {
+  output_of(run_of("ways", 6, ranks("local_sgd", 2)));
+  output_of(going_on("ways", 8, {"--strategy.inner_steps", "2"}));
+  CHECK(read_log(place() / "ways/log.jsonl").back().nodes == 2);
+  output_of(going_on("ways", 10, {"--nodes", "3"}));  // the strategy stays
+  std::string settings = read_file(place() / "ways/config.toml");
+  CHECK(settings.find("strategy = \"local_sgd\"") != std::string::npos);
+  CHECK(settings.find("inner_steps = 2") != std::string::npos);
+  CHECK(read_log(place() / "ways/log.jsonl").back().nodes == 3);
+}
+
+TEST_CASE("ranks that never met agree from the first outer step on") {
+  output_of(run_of("apart", 4, ranks("local", 2)));
+  output_of(
+      going_on("apart", 6,
+               ranks("local_sgd", 2) + Words{"--strategy.inner_steps", "1", "--strategy.outer_lr",
+                                             "1", "--strategy.outer_momentum", "0"}));
+  SafetensorsFile state = load_checkpoint(place() / "apart").optimizer;
+  for (const std::string& name : state.names()) {
+    if (!name.starts_with("node.0/") || !name.ends_with(".training")) continue;
+    CAPTURE(name);
+    Tensor a = state.read(name), b = state.read("node.1" + name.substr(6));
+    CHECK(std::memcmp(a.raw(), b.raw(), a.bytes()) == 0);
+  }
+}
+
+TEST_CASE("more ranks than rows of a matrix, and matrices of one row") {
+  Words tiny = {"train", "--data",      place().data, "--n-layer",    "1", "--n-head",
+                "1",     "--n-embd",    "2",          "--block-size", "4", "--batch-size",
+                "60",    "--nodes",     "60",         "--steps",      "2", "--eval-batches",
+                "1",     "--optimizer", "adamw"};
+  output_of(tiny + Words{"--strategy", "fsdp", "--out", place() / "many"});
+  CHECK(std::isfinite(last_validation("many")));
+  Words narrow = {"train", "--data",   place().data, "--n-layer",    "3", "--n-head",
+                  "1",     "--n-embd", "1",          "--block-size", "4", "--batch-size",
+                  "6",     "--nodes",  "3",          "--steps",      "3"};
+  output_of(narrow + Words{"--strategy", "fsdp", "--out", place() / "narrow-fsdp"});
+  output_of(narrow + Words{"--strategy", "sharded", "--out", place() / "narrow-sharded"});
+  CHECK(last_validation("narrow-fsdp") ==
+        doctest::Approx(last_validation("narrow-sharded")).epsilon(1e-6));
 }
 
 TEST_CASE("what ranks are refused is one line, and nothing is lost") {
