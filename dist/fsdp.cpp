@@ -211,50 +211,49 @@ class Fsdp final : public Strategy {
     return rows.view({rows.shape()[0], rows.shape()[1] * rows.cols()});
   }
 
-  void gather(const Tensors& rows, const Tensors& whole) {
-    Pieces sends{size_t(c().size())}, receives = sends;
+  // What travels, by the rank at the other end: slices of the rows that are kept here, and room for
+  // the rows of whole matrices here that are kept there. Vectors are whole where they are kept.
+  struct Travel {
+    Pieces rows, parts;
+  };
+  Travel travel(const Tensors& rows, const Tensors& whole) const {
+    Travel t{Pieces(size_t(c().size())), Pieces(size_t(c().size()))};
     for (size_t i = 0; i < rows.size(); i++) {
-      if (!rows[i]) continue;
       const Bank& bank = parameters().whole_banks()[i];
-      if (bank.rows == 1) {
-        Tensor to = whole[i];
-        if (to.numel() > 0) engine(to.device()).copy(rows[i], to);
-        continue;
-      }
+      if (!rows[i] || bank.rows == 1) continue;
       for (int r = 0; r < c().size(); r++) {
         Cut owned = owner_cut(i, r), kept = even_cut(bank, r, c().size());
-        sends[size_t(r)].push_back(rows[i].slice(owned.member, owned.member_end));
-        receives[size_t(r)].push_back(Tensor({whole[i].shape()[0], kept.rows(), bank.cols},
-                                             rows[i].dtype(), rows[i].device()));
+        t.rows[size_t(r)].push_back(rows[i].slice(owned.member, owned.member_end));
+        t.parts[size_t(r)].push_back(Tensor({whole[i].shape()[0], kept.rows(), bank.cols},
+                                            rows[i].dtype(), rows[i].device()));
       }
     }
-    all_to_all(c(), kRows, sends, receives);
-    each_piece(whole, receives, [](const Tensor& piece, Tensor& in_whole) {
-      engine(piece.device()).copy(piece, in_whole);
+    return t;
+  }
+  void copy_vectors(const Tensors& from, const Tensors& to) const {
+    for (size_t i = 0; i < from.size(); i++) {
+      if (!from[i] || from[i].numel() == 0 || parameters().whole_banks()[i].rows > 1) continue;
+      Tensor here = to[i];
+      engine(here.device()).copy(from[i], here);
+    }
+  }
+
+  void gather(const Tensors& rows, const Tensors& whole) {
+    Travel t = travel(rows, whole);
+    all_to_all(c(), kRows, t.rows, t.parts);
+    each_piece(whole, t.parts, [](const Tensor& part, Tensor& in_whole) {
+      engine(part.device()).copy(part, in_whole);
     });
+    copy_vectors(rows, whole);
   }
 
   void scatter(const Tensors& whole, const Tensors& rows) {
-    Pieces sends{size_t(c().size())}, receives = sends;
-    for (size_t i = 0; i < rows.size(); i++) {
-      if (!rows[i]) continue;
-      const Bank& bank = parameters().whole_banks()[i];
-      if (bank.rows == 1) {
-        Tensor to = rows[i];
-        if (to.numel() > 0) engine(to.device()).copy(whole[i], to);
-        continue;
-      }
-      for (int r = 0; r < c().size(); r++) {
-        Cut owned = owner_cut(i, r), kept = even_cut(bank, r, c().size());
-        receives[size_t(r)].push_back(rows[i].slice(owned.member, owned.member_end));
-        sends[size_t(r)].push_back(Tensor({whole[i].shape()[0], kept.rows(), bank.cols},
-                                          rows[i].dtype(), rows[i].device()));
-      }
-    }
-    each_piece(whole, sends, [](Tensor& piece, const Tensor& in_whole) {
-      engine(piece.device()).copy(in_whole, piece);
+    Travel t = travel(rows, whole);
+    each_piece(whole, t.parts, [](Tensor& part, const Tensor& in_whole) {
+      engine(part.device()).copy(in_whole, part);
     });
-    all_to_all(c(), kDirections, sends, receives);
+    all_to_all(c(), kDirections, t.parts, t.rows);
+    copy_vectors(whole, rows);
   }
 
   // Calls copy(what travels from or to a rank, its place in the whole) for all that is not empty.

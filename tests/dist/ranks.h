@@ -7,17 +7,9 @@
 
 #include "dist/replica.h"
 #include "dist/transport.h"
-#include "optim/registry.h"
+#include "tests/optim/training.h"
 
 namespace murmur {
-
-using Settings = std::map<std::string, std::string>;
-
-inline NamedOptimizer configured(const std::string& name, const Settings& settings = {}) {
-  std::shared_ptr<Optimizer> optimizer = make_optimizer(name);
-  configure(*optimizer, name, settings);
-  return {name, optimizer};
-}
 
 // A training run on made-up tokens.
 struct Experiment {
