@@ -225,7 +225,8 @@ std::string to_toml(Config c) {
   text += "\n[auxiliary]\n";
   NamedOptimizer auxiliary = configured_auxiliary(c);
   for (const Option& option : all_options(*auxiliary.optimizer)) text += line(option);
-  std::vector<Option> of_strategy = configured_strategy(c)->options();
+  std::unique_ptr<Strategy> strategy = configured_strategy(c);
+  std::vector<Option> of_strategy = strategy->options();  // pointers into it
   if (!of_strategy.empty()) text += "\n[strategy]\n";
   for (const Option& option : of_strategy) text += line(option);
   return text;
