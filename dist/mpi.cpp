@@ -190,6 +190,11 @@ void share_cores(int local_size) {
 
 void run_mpi(const World& world, const std::function<void(Communicator&)>& work) {
   Launched launched = launched_by();
+  if (world.nodes > 1 && !launched.found) {
+    throw InputError(fmt::format(
+        "nodes: {} wanted, and this is one process; start it with mpirun -n {}, or murmur launch",
+        world.nodes, world.nodes));
+  }
   share_cores(launched.local_size);
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
   int rank = 0, size = 1;
