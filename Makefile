@@ -49,10 +49,11 @@ asan: setup
 	ctest --test-dir build-asan --output-on-failure --exclude-regex 'house|mpi|hosts'  # no kernels; MPI leaks
 
 # One thread per rank: the sanitizer does not know OpenMP's barriers.
+TSAN_CASES ?= *
 tsan: setup
 	cmake --preset cpu-tsan
 	cmake --build build-tsan --target test_dist
-	OMP_NUM_THREADS=1 TSAN_OPTIONS=suppressions=tests/dist/tsan.supp build-tsan/test_dist
+	OMP_NUM_THREADS=1 TSAN_OPTIONS=suppressions=tests/dist/tsan.supp build-tsan/test_dist -tc="$(TSAN_CASES)"
 
 # Settings: make gpu-check CHECK="--budget 300"      (tests/gpu/check.py --help). No GPU: no failure.
 gpu-check:
