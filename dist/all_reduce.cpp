@@ -50,18 +50,18 @@ class AllReduce final : public Strategy {
   void before_update() override {
     if (c().size() == 1) return;
     std::deque<AllGather> gathers;
+    std::set<int> done;
     for (Sum& sum : sums_) {
       sum.scatter.finish();
       gathers.emplace_back(c(), of_unit(kGradients, sum.unit), sum.pieces);
-      done_.insert(sum.unit);
+      done.insert(sum.unit);
     }
     for (size_t unit = 0; unit < units_.size(); unit++) {
-      if (!done_.count(int(unit)))
+      if (!done.count(int(unit)))
         all_reduce(c(), of_unit(kGradients, int(unit)), units_[unit], algorithm_);
     }
     for (AllGather& gather : gathers) gather.finish();
     sums_.clear();
-    done_.clear();
   }
 
   std::vector<std::string> kinds() const override { return {kGradients}; }
@@ -108,7 +108,6 @@ class AllReduce final : public Strategy {
   std::vector<Tensors> units_;  // gradients by unit
   bool last_ = false;           // micro-batch: only then are gradients final
   std::deque<Sum> sums_;        // under way
-  std::set<int> done_;
 };
 
 }  // namespace
