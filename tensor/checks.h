@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tensor/dispatch.h"
+#include "tensor/engine.h"  // packed_words
 
 namespace murmur {
 
@@ -52,6 +53,36 @@ inline void check_cross_entropy(const Tensor& logits, const Tensor& targets, con
     return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) + ", losses " +
            text(losses);
   });
+}
+
+inline void check_contiguous(const char* op, const Tensor& x) {
+  check(x.contiguous(),
+        [&] { return std::string(op) + ": the rows of " + text(x) + " lie apart"; });
+}
+
+inline void check_mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
+                      const std::vector<double>& weights, const Tensor& y) {
+  check_same("mix", x, y);
+  check_shape("mix", own, x);
+  check(x.dtype() == compute_type(x.dtype()),
+        [&] { return "mix: into " + text(y) + ", but sums want fp32 or fp64"; });
+  check(theirs.size() == weights.size(), [&] {
+    return "mix: " + std::to_string(theirs.size()) + " neighbours, " +
+           std::to_string(weights.size()) + " weights";
+  });
+  for (const Tensor* tensor : {&x, &own, &y}) check_contiguous("mix", *tensor);
+  for (const Tensor& their : theirs) {
+    check_same("mix", own, their);
+    check_contiguous("mix", their);
+  }
+}
+
+inline void check_packed(const char* op, const Tensor& x, const Tensor& packed) {
+  check(packed.dtype() == DType::i32 && packed.numel() == packed_words(x.numel()), [&] {
+    return std::string(op) + ": " + text(packed) + " cannot hold " + text(x) + " in " +
+           std::to_string(packed_words(x.numel())) + " words";
+  });
+  for (const Tensor* tensor : {&x, &packed}) check_contiguous(op, *tensor);
 }
 
 inline void check_heads(const char* op, int64_t heads, const Tensor& qkv) {

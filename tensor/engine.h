@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "tensor/tensor.h"
 
@@ -66,6 +67,12 @@ struct MatmulForm {
   Tensor slope_at = {};   // when given: c <- c f'(slope_at)
 };
 
+constexpr int64_t kQuantizedBlock = 64;
+constexpr int64_t packed_words(int64_t count) {
+  int64_t blocks = (count + kQuantizedBlock - 1) / kQuantizedBlock;
+  return (count + 3) / 4 + (blocks + 1) / 2;
+}
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -109,8 +116,10 @@ class Engine {
   // m <- decay m + weight g, then u <- from_m m + from_g g; u may be of another type.
   virtual void momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
                         double from_m, double from_g) const = 0;
-  // factor <- min(1, limit / (sqrt(squares) + 1e-6)), for clipping. Both (1).
-  virtual void clip_factor(const Tensor& squares, double limit, Tensor& factor) const = 0;
+  // factor <- min(1, limit / (sqrt(squares) + 1e-6)), for clipping. Both (1). `exactly`: limit /
+  // sqrt(squares), so that what it multiplies gets the length `limit`; 0 where squares are.
+  virtual void clip_factor(const Tensor& squares, double limit, bool exactly,
+                           Tensor& factor) const = 0;
   // Numbers f_k with f_k x_k = matrix k divided by (its Frobenius norm + eps), and their squares,
   // for products that normalise as they go; both fp32 (K). A matrix whose squares would leave the
   // range of fp32 is brought into it first, in place; an engine may as well divide in place.
@@ -121,6 +130,19 @@ class Engine {
   // that depends on those before it gives way to a unit vector. x, q: (K, m, n) with m >= n, fp32
   // or fp64.
   virtual void orthonormal_columns(const Tensor& x, Tensor& q) const = 0;
+
+  // mixing: what neighbours in a graph of ranks exchange -----------------------------------------
+  // y <- x + sum_j weights[j] (theirs[j] - own): gossip in difference form, in one pass, the sum
+  // first and in the order of j (dist/mixing.h). own: what the others were sent of x, perhaps x
+  // itself. All contiguous and of one shape; x and y fp32 or fp64 and perhaps the same tensor, own
+  // and theirs of one type.
+  virtual void mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
+                   const std::vector<double>& weights, Tensor& y) const = 0;
+  // packed <- x in whole numbers from -127 to 127, with a bf16 scale for every 64 elements; and
+  // back (tensor/ops/quantize.h). packed: int32 words that hold x.numel() bytes, then the scales:
+  // packed_words(x.numel()). Both contiguous. Same numbers, same words.
+  virtual void quantize(const Tensor& x, Tensor& packed) const = 0;
+  virtual void dequantize(const Tensor& packed, Tensor& x) const = 0;
 
   // reduce ---------------------------------------------------------------------------------------
   virtual void sum_rows(const Tensor& x, Into y) const = 0;  // (N, C) -> (C)

@@ -11,8 +11,8 @@
 
 namespace murmur {
 
-// A block of bytes, 64-byte aligned (256 on a GPU). Shared by all views of a tensor; returns to the cache when the
-// last view is gone.
+// A block of bytes, 64-byte aligned (256 on a GPU). Shared by all views of a tensor; returns to the
+// cache when the last view is gone.
 struct Storage {
   void* data = nullptr;
   size_t bytes = 0;

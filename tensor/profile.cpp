@@ -15,6 +15,9 @@ using Uses = std::map<std::string, OpUse>;
 struct Touched {
   double bytes = 0;
   Touched(const Tensor& x) : bytes(x ? double(x.bytes()) : 0) {}
+  Touched(const std::vector<Tensor>& all) {
+    for (const Tensor& x : all) bytes += Touched(x).bytes;
+  }
   Touched(const Into& x) : bytes(Touched(x.tensor).bytes * (x.accumulate ? 2 : 1)) {}
 };
 
@@ -84,8 +87,21 @@ class WatchedEngine final : public Engine {
     watch("momentum", 0, {gradient, m, m, u},
           [&] { inner_.momentum(gradient, m, u, decay, weight, from_m, from_g); });
   }
-  void clip_factor(const Tensor& squares, double limit, Tensor& factor) const override {
-    watch("clip_factor", 0, {}, [&] { inner_.clip_factor(squares, limit, factor); });
+  void mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
+           const std::vector<double>& weights, Tensor& y) const override {
+    bool apart = own && own.raw() != x.raw();
+    watch("mix", 0, {x, apart ? own : Tensor(), theirs, y},
+          [&] { inner_.mix(x, own, theirs, weights, y); });
+  }
+  void quantize(const Tensor& x, Tensor& packed) const override {
+    watch("quantize", 0, {x, packed}, [&] { inner_.quantize(x, packed); });
+  }
+  void dequantize(const Tensor& packed, Tensor& x) const override {
+    watch("dequantize", 0, {packed, x}, [&] { inner_.dequantize(packed, x); });
+  }
+  void clip_factor(const Tensor& squares, double limit, bool exactly,
+                   Tensor& factor) const override {
+    watch("clip_factor", 0, {}, [&] { inner_.clip_factor(squares, limit, exactly, factor); });
   }
   void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const override {
     watch("normalizers", 0, {bank}, [&] { inner_.normalizers(bank, eps, f, squared); });

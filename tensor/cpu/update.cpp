@@ -1,4 +1,5 @@
 // tensor/cpu/update.cpp - the passes over parameters and optimizer state.
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/cpu/cpu_engine.h"
@@ -80,8 +81,10 @@ void CpuEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double de
   });
 }
 
-void CpuEngine::clip_factor(const Tensor& squares, double limit, Tensor& factor) const {
-  fill(factor, std::min(1.0, limit / (std::sqrt(value_of({1, squares})) + 1e-6)));
+void CpuEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
+                            Tensor& factor) const {
+  double norm = std::sqrt(value_of({1, squares}));
+  fill(factor, !exactly ? std::min(1.0, limit / (norm + 1e-6)) : norm == 0 ? 0 : limit / norm);
 }
 
 // Divides in place only what is close to the ends of what fp32 can hold.

@@ -37,11 +37,18 @@ class CudaEngine final : public Engine {
             double beta2, double eps, const Tensor& step) const override;
   void momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
                 double from_m, double from_g) const override;
-  void clip_factor(const Tensor& squares, double limit, Tensor& factor) const override;
+  void clip_factor(const Tensor& squares, double limit, bool exactly,
+                   Tensor& factor) const override;
   void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const override;
 
   // orthonormal.cu
   void orthonormal_columns(const Tensor& x, Tensor& q) const override;
+
+  // mix.cu
+  void mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
+           const std::vector<double>& weights, Tensor& y) const override;
+  void quantize(const Tensor& x, Tensor& packed) const override;
+  void dequantize(const Tensor& packed, Tensor& x) const override;
 
   // reduce.cu
   void sum_rows(const Tensor& x, Into y) const override;

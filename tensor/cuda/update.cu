@@ -41,9 +41,10 @@ struct Momentum {
 };
 
 template <class S, class T>
-__global__ void clip_factor(const S* squares, double limit, T* factor) {
-  double f = limit / (sqrt(double(*squares)) + 1e-6);
-  *factor = T(f > 1 ? 1 : f);  // NaN stays
+__global__ void clip_factor(const S* squares, double limit, bool exactly, T* factor) {
+  double norm = sqrt(double(*squares)), f = limit / (norm + 1e-6);
+  f = f > 1 ? 1 : f;  // NaN stays
+  *factor = T(!exactly ? f : norm == 0 ? 0 : limit / norm);
 }
 
 // The norm of matrix k is left in the range whose squares fp32 holds: else every element is
@@ -137,13 +138,14 @@ void CudaEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double d
   });
 }
 
-void CudaEngine::clip_factor(const Tensor& squares, double limit, Tensor& factor) const {
+void CudaEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
+                             Tensor& factor) const {
   Doing doing("clip_factor", {&squares, &factor});
   with_number(squares, [&](auto* from) {
     with_number(factor, [&](auto* to) {
       using S = std::remove_pointer_t<decltype(from)>;
       using T = std::remove_pointer_t<decltype(to)>;
-      launch(cuda::clip_factor<S, T>, 1, 1, 0, from, limit, to);
+      launch(cuda::clip_factor<S, T>, 1, 1, 0, from, limit, exactly, to);
     });
   });
 }

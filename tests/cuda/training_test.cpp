@@ -9,8 +9,8 @@
 #include "tests/train/temporary_folder.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
-#include "train/data.h"
 #include "train/log.h"
+#include "train/prepare.h"
 #include "train/run.h"
 #include "train/trainer.h"
 

@@ -90,7 +90,7 @@ TEST_CASE("cuda: clip_factor") {
   for (DType dtype : {DType::f32, DType::f64}) {
     for (double squares : {0.0, 0.5, 400.0}) {
       Pair s = number(squares, dtype), factor = result({1}, dtype);
-      on_both([&](const Engine& e, Device d) { e.clip_factor(s.on(d), 2, factor.on(d)); });
+      on_both([&](const Engine& e, Device d) { e.clip_factor(s.on(d), 2, false, factor.on(d)); });
       check_equal(factor);
     }
   }
