@@ -1,10 +1,9 @@
-// train/plot.cpp - from numbers to pixels: ranges, ticks, an antialiased canvas, a legend.
+// train/plot.cpp - from numbers to pixels: ranges, ticks, curves, a legend.
 #include "train/plot.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <iterator>
 #include <limits>
@@ -12,32 +11,13 @@
 #include <utility>
 
 #include "tensor/check.h"
-#include "train/files.h"  // write_file_durably
-#include "train/font.h"   // set_text
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wall"
-#pragma GCC diagnostic ignored "-Wextra"
-#pragma GCC diagnostic ignored "-Wpedantic"
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#include <stb/stb_image_write.h>
-#pragma GCC diagnostic pop
+#include "train/font.h"  // set_text
 
 namespace murmur {
 namespace {
 
 constexpr Rgb kPalette[] = {{0, 114, 178}, {213, 94, 0},   {0, 158, 115}, {204, 121, 167},
                             {230, 159, 0}, {86, 180, 233}, {90, 90, 90}};
-constexpr Rgb kText{50, 50, 55}, kFrame{120, 120, 125}, kGrid{226, 227, 231};
-constexpr Rgb kPaper{255, 255, 255};
-
-struct Point {
-  double x, y;
-};
-
-struct Box {
-  double left, top, right, bottom;
-};
 
 // ------------------------------------------------------------------------------- ranges and ticks
 
@@ -155,151 +135,6 @@ std::vector<Tick> log_ticks(Range range, int count) {
   return row;
 }
 
-// ---------------------------------------------------------------------------------------- canvas
-
-// Shapes first gather as coverage and are then painted in one colour: a curve that crosses itself
-// keeps one even tone, and a pixel that a shape half covers is half painted.
-class Canvas {
- public:
-  Canvas() : pixels_(3 * kPixels, 1.0f), coverage_(kPixels), ink_(kPixels) {}
-
-  void box(Box box);
-  void stroke(Point a, Point b, double radius, const Box& clip);  // round ends; a == b: a dot
-  void band(Point low_a, Point high_a, Point low_b, Point high_b, const Box& clip);
-  // `x`, `y`: the point of the text that `align` (0 start, 0.5 centre, 1 end) names.
-  void text(const TextImage& image, double x, double y, double align, bool upright = false);
-
-  void paint(Rgb color, double alpha = 1);
-  double ink_in(const Box& box) const;  // how much curves have painted there
-  void forget_ink() { std::fill(ink_.begin(), ink_.end(), 0.0f); }
-  std::vector<unsigned char> bytes() const;
-
- private:
-  static constexpr std::size_t kPixels = std::size_t{kPlotWidth} * kPlotHeight;
-
-  void cover(int x, int y, double amount) {
-    if (x < 0 || y < 0 || x >= kPlotWidth || y >= kPlotHeight) return;
-    float& covered = coverage_[static_cast<std::size_t>(y) * kPlotWidth + x];
-    covered = std::max(covered, static_cast<float>(std::clamp(amount, 0.0, 1.0)));
-  }
-
-  std::vector<float> pixels_, coverage_, ink_;
-};
-
-// How much of the pixel that starts at `pixel` lies between `from` and `to`.
-double overlap(double from, double to, int pixel) {
-  return std::min(to, pixel + 1.0) - std::max(from, static_cast<double>(pixel));
-}
-
-double square(double v) { return v * v; }
-int floor_int(double v) { return static_cast<int>(std::floor(v)); }
-int ceil_int(double v) { return static_cast<int>(std::ceil(v)); }
-
-void Canvas::box(Box box) {
-  for (int y = floor_int(box.top); y < box.bottom; y++) {
-    for (int x = floor_int(box.left); x < box.right; x++) {
-      cover(x, y, overlap(box.left, box.right, x) * overlap(box.top, box.bottom, y));
-    }
-  }
-}
-
-// Cuts the segment to the box (Liang & Barsky, 1984); false if nothing is left.
-bool cut(Point& a, Point& b, const Box& box) {
-  const double dx = b.x - a.x, dy = b.y - a.y;
-  double enter = 0, leave = 1;
-  const std::array<std::pair<double, double>, 4> edges = {
-      {{-dx, a.x - box.left}, {dx, box.right - a.x}, {-dy, a.y - box.top}, {dy, box.bottom - a.y}}};
-  for (const auto& [outward, room] : edges) {
-    if (outward == 0 && room < 0) return false;
-    if (outward < 0) enter = std::max(enter, room / outward);
-    if (outward > 0) leave = std::min(leave, room / outward);
-  }
-  if (enter > leave) return false;
-  // Clamped, because an end far away leaves no digits for the near one.
-  const auto inside = [&](double along) {
-    return Point{std::clamp(a.x + along * dx, box.left, box.right),
-                 std::clamp(a.y + along * dy, box.top, box.bottom)};
-  };
-  std::tie(a, b) = std::pair{inside(enter), inside(leave)};
-  return true;
-}
-
-void Canvas::stroke(Point a, Point b, double radius, const Box& clip) {
-  const double reach = radius + 1;
-  const Box near{clip.left - reach, clip.top - reach, clip.right + reach, clip.bottom + reach};
-  if (!cut(a, b, near)) return;
-  const double dx = b.x - a.x, dy = b.y - a.y, length2 = dx * dx + dy * dy;
-  const int top = floor_int(std::max(clip.top, std::min(a.y, b.y) - reach));
-  const int bottom = ceil_int(std::min(clip.bottom, std::max(a.y, b.y) + reach));
-  const int left = floor_int(std::max(clip.left, std::min(a.x, b.x) - reach));
-  const int right = ceil_int(std::min(clip.right, std::max(a.x, b.x) + reach));
-  for (int y = top; y < bottom; y++) {
-    for (int x = left; x < right; x++) {
-      const double px = x + 0.5 - a.x, py = y + 0.5 - a.y;
-      const double along = length2 > 0 ? std::clamp((px * dx + py * dy) / length2, 0.0, 1.0) : 0;
-      cover(x, y, radius + 0.5 - std::sqrt(square(px - along * dx) + square(py - along * dy)));
-    }
-  }
-}
-
-void Canvas::band(Point low_a, Point high_a, Point low_b, Point high_b, const Box& clip) {
-  const double span = low_b.x - low_a.x;
-  const int left = floor_int(std::max(clip.left, low_a.x));
-  const int right = ceil_int(std::min(clip.right, low_b.x));
-  for (int x = left; x < right; x++) {
-    const double along = span > 0 ? std::clamp((x + 0.5 - low_a.x) / span, 0.0, 1.0) : 0;
-    const double low = low_a.y + along * (low_b.y - low_a.y);
-    const double high = high_a.y + along * (high_b.y - high_a.y);
-    const double bottom = std::clamp(low, clip.top, clip.bottom);
-    const double top = std::clamp(high, clip.top, clip.bottom);
-    for (int y = floor_int(top); y < bottom; y++) cover(x, y, overlap(top, bottom, y));
-  }
-}
-
-void Canvas::text(const TextImage& image, double x, double y, double align, bool upright) {
-  const int start = static_cast<int>(
-      std::lround(upright ? y + align * image.width - 1 : x - align * image.width));
-  const int middle = static_cast<int>(std::lround(upright ? x : y));
-  for (int row = 0; row < image.height; row++) {
-    for (int column = 0; column < image.width; column++) {
-      const double grey = image.grey[static_cast<std::size_t>(row) * image.width + column] / 255.0;
-      const int across = middle + row - image.middle;
-      if (upright) {
-        cover(across, start - column, grey);
-      } else {
-        cover(start + column, across, grey);
-      }
-    }
-  }
-}
-
-void Canvas::paint(Rgb color, double alpha) {
-  const std::array<float, 3> target = {color.r / 255.0f, color.g / 255.0f, color.b / 255.0f};
-  for (std::size_t i = 0; i < kPixels; i++) {
-    if (coverage_[i] == 0) continue;
-    const float amount = coverage_[i] * static_cast<float>(alpha);
-    for (int c = 0; c < 3; c++) pixels_[3 * i + c] += amount * (target[c] - pixels_[3 * i + c]);
-    ink_[i] += amount;
-    coverage_[i] = 0;
-  }
-}
-
-double Canvas::ink_in(const Box& box) const {
-  double sum = 0;
-  for (int y = floor_int(box.top); y < box.bottom; y++) {
-    for (int x = floor_int(box.left); x < box.right; x++) sum += ink_[y * kPlotWidth + x];
-  }
-  return sum;
-}
-
-std::vector<unsigned char> Canvas::bytes() const {
-  std::vector<unsigned char> out(pixels_.size());
-  for (std::size_t i = 0; i < out.size(); i++) {
-    out[i] = static_cast<unsigned char>(std::lround(255 * std::clamp(pixels_[i], 0.0f, 1.0f)));
-  }
-  return out;
-}
-
 // ----------------------------------------------------------------------------------------- chart
 
 struct Axis {
@@ -319,8 +154,9 @@ struct Axis {
 };
 
 struct Chart {
-  Canvas canvas;
-  Box area;
+  Canvas& canvas;
+  Box whole;  // its part of the canvas
+  Box area;   // inside the axes
   Axis x, y;
 
   Point point(double at_x, double at_y) const {
@@ -413,7 +249,7 @@ void draw_frame(Chart& chart, const std::vector<Tick>& across, const std::vector
   canvas.box({area.left - 1, area.top, area.left + 0.5, area.bottom + 1});
   canvas.box({area.left - 1, area.bottom - 0.5, area.right, area.bottom + 1});
   canvas.paint(kFrame);
-  double free_from = 0;  // a label that would touch the one before is left out
+  double free_from = chart.whole.left;  // a label that would touch the one before is left out
   for (const Tick& tick : across) {
     const TextImage label = set_text(tick.text, kTickSize, kPlotWidth);
     const double x = chart.x.pixel(tick);
@@ -430,11 +266,12 @@ void draw_frame(Chart& chart, const std::vector<Tick>& across, const std::vector
 void draw_titles(Chart& chart, const Plot& plot) {
   const Box& area = chart.area;
   const double centre_x = 0.5 * (area.left + area.right), centre_y = 0.5 * (area.top + area.bottom);
-  chart.canvas.text(set_text(plot.title, kTitleSize, area.right - area.left), centre_x, 32, 0.5);
+  chart.canvas.text(set_text(plot.title, kTitleSize, area.right - area.left), centre_x,
+                    chart.whole.top + 32, 0.5);
   chart.canvas.text(set_text(plot.x_label, kLabelSize, area.right - area.left), centre_x,
-                    kPlotHeight - 22, 0.5);
-  chart.canvas.text(set_text(plot.y_label, kLabelSize, area.bottom - area.top), 24, centre_y, 0.5,
-                    true);
+                    chart.whole.bottom - 22, 0.5);
+  chart.canvas.text(set_text(plot.y_label, kLabelSize, area.bottom - area.top),
+                    chart.whole.left + 24, centre_y, 0.5, true);
   chart.canvas.paint(kText);
 }
 
@@ -454,17 +291,17 @@ struct Legend {
 constexpr double kSample = 30, kLegendMargin = 11, kLegendGap = 14;
 constexpr int kMostInside = 8;  // entries; a longer legend would hide curves and stands beside them
 
-Legend legend_of(const std::vector<Curve>& curves, double room) {
+Legend legend_of(const std::vector<Curve>& curves, double width, double height) {
   Legend legend{std::vector<TextImage>(curves.size())};
   const auto entries = std::count_if(curves.begin(), curves.end(),
                                      [](const Curve& curve) { return !curve.label.empty(); });
   if (entries == 0) return legend;
-  legend.row = std::min(25.0, (room - 50) / entries);  // all must fit
+  legend.row = std::min(25.0, (height - 50) / entries);  // all must fit
   legend.height = std::ceil(legend.row * entries + kLegendMargin);
   double widest = 0;
   for (std::size_t i = 0; i < curves.size(); i++) {
     if (curves[i].label.empty()) continue;
-    legend.labels[i] = set_text(curves[i].label, 0.68 * legend.row, 0.4 * kPlotWidth);
+    legend.labels[i] = set_text(curves[i].label, 0.68 * legend.row, 0.4 * width);
     widest = std::max<double>(widest, legend.labels[i].width);
   }
   legend.width = std::ceil(widest + kSample + 3 * kLegendMargin);
@@ -522,40 +359,6 @@ void check_lengths(const Curve& curve) {
   });
 }
 
-std::vector<unsigned char> rendered(const Plot& plot) {
-  for (const Curve& curve : plot.curves) check_lengths(curve);
-  const Range x = x_range(plot), y = y_range(plot);
-  const std::vector<Tick> across = ticks(x, plot.log_x, 10), up = ticks(y, plot.log_y, 8);
-  int widest = 0;
-  for (const Tick& tick : up) {
-    widest = std::max(widest, set_text(tick.text, kTickSize, kPlotWidth).width);
-  }
-  const double top = plot.title.empty() ? 28 : 62, left = widest + (plot.y_label.empty() ? 24 : 56);
-  const double bottom = kPlotHeight - (plot.x_label.empty() ? 44 : 78);
-  const Legend legend = legend_of(plot.curves, bottom - top);
-  const bool beside = legend.height > kMostInside * 25 + kLegendMargin;
-  const Box area{left, top, kPlotWidth - (beside ? legend.width + 2 * kLegendGap : 36), bottom};
-  Chart chart{
-      {}, area, {plot.log_x, x, area.left, area.right}, {plot.log_y, y, area.bottom, area.top}};
-  draw_grid(chart, across, up);
-  chart.canvas.forget_ink();
-  const std::vector<std::size_t> style = styles(plot.curves);
-  for (std::size_t i = 0; i < style.size(); i++) draw_band(chart, plot.curves[i], style[i]);
-  for (std::size_t i = 0; i < style.size(); i++) draw_curve(chart, plot.curves[i], style[i]);
-  if (chart.canvas.ink_in(area) == 0) {
-    chart.canvas.text(set_text("no data", kTitleSize, kPlotWidth), 0.5 * (area.left + area.right),
-                      0.5 * (area.top + area.bottom), 0.5);
-    chart.canvas.paint(kFrame);
-  }
-  if (legend.height > 0) {
-    const Point outside{area.right + kLegendGap, area.top};
-    draw_legend(chart, plot.curves, legend, beside ? outside : quietest_place(chart, legend));
-  }
-  draw_frame(chart, across, up);
-  draw_titles(chart, plot);
-  return chart.canvas.bytes();
-}
-
 }  // namespace
 
 Range y_range(const Plot& plot) {
@@ -582,16 +385,47 @@ std::vector<Tick> ticks(Range range, bool log, int count) {
 
 Rgb curve_color(std::size_t index) { return kPalette[index % std::size(kPalette)]; }
 
+void draw(const Plot& plot, Canvas& canvas, const Box& whole) {
+  for (const Curve& curve : plot.curves) check_lengths(curve);
+  const Range x = x_range(plot), y = y_range(plot);
+  const std::vector<Tick> across = ticks(x, plot.log_x, 10), up = ticks(y, plot.log_y, 8);
+  int widest = 0;
+  for (const Tick& tick : up) {
+    widest = std::max(widest, set_text(tick.text, kTickSize, kPlotWidth).width);
+  }
+  const double top = whole.top + (plot.title.empty() ? 28 : 62);
+  const double left = whole.left + widest + (plot.y_label.empty() ? 24 : 56);
+  const double bottom = whole.bottom - (plot.x_label.empty() ? 44 : 78);
+  const Legend legend = legend_of(plot.curves, whole.right - whole.left, bottom - top);
+  const bool beside = legend.height > kMostInside * 25 + kLegendMargin;
+  const Box area{left, top, whole.right - (beside ? legend.width + 2 * kLegendGap : 36), bottom};
+  Chart chart{canvas,
+              whole,
+              area,
+              {plot.log_x, x, area.left, area.right},
+              {plot.log_y, y, area.bottom, area.top}};
+  draw_grid(chart, across, up);
+  chart.canvas.forget_ink();
+  const std::vector<std::size_t> style = styles(plot.curves);
+  for (std::size_t i = 0; i < style.size(); i++) draw_band(chart, plot.curves[i], style[i]);
+  for (std::size_t i = 0; i < style.size(); i++) draw_curve(chart, plot.curves[i], style[i]);
+  if (chart.canvas.ink_in(area) == 0) {
+    chart.canvas.text(set_text("no data", kTitleSize, kPlotWidth), 0.5 * (area.left + area.right),
+                      0.5 * (area.top + area.bottom), 0.5);
+    chart.canvas.paint(kFrame);
+  }
+  if (legend.height > 0) {
+    const Point outside{area.right + kLegendGap, area.top};
+    draw_legend(chart, plot.curves, legend, beside ? outside : quietest_place(chart, legend));
+  }
+  draw_frame(chart, across, up);
+  draw_titles(chart, plot);
+}
+
 void write_png(const Plot& plot, const std::string& path) {
-  const std::vector<unsigned char> pixels = rendered(plot);
-  std::string png;
-  const auto collect = [](void* to, void* data, int size) {
-    static_cast<std::string*>(to)->append(static_cast<const char*>(data), size);
-  };
-  check(stbi_write_png_to_func(collect, &png, kPlotWidth, kPlotHeight, 3, pixels.data(),
-                               3 * kPlotWidth) != 0,
-        [&] { return path + ": no memory left to compress this picture"; });
-  write_file_durably(path, png);
+  Canvas canvas(kPlotWidth, kPlotHeight);
+  draw(plot, canvas, {0, 0, kPlotWidth, kPlotHeight});
+  canvas.write_png(path);
 }
 
 }  // namespace murmur

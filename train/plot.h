@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "train/canvas.h"
+
 namespace murmur {
 
 // A value without a place on its axis (NaN, infinity, zero or less on a log axis) is a gap.
@@ -31,6 +33,7 @@ inline constexpr int kPlotWidth = 1200, kPlotHeight = 750;
 
 // Written aside and renamed, so that a viewer never sees half a file. Error names the path.
 void write_png(const Plot& plot, const std::string& path);
+void draw(const Plot& plot, Canvas& canvas, const Box& where);  // as a part of a larger picture
 
 // --- the decisions behind a picture, open to tests ---
 
@@ -41,10 +44,6 @@ struct Range {
 struct Tick {
   double value;
   std::string text;
-};
-
-struct Rgb {
-  unsigned char r, g, b;
 };
 
 // What the vertical axis spans. The bottom is the smallest value, the top usually the largest. But
