@@ -11,10 +11,11 @@
 #   make clean     remove build folders; data/ and runs/ stay
 #
 # Your own text:     make train TEXT=my.txt
+# Several documents: make train TEXT="a.txt b.txt" NAME=mine
 # Other settings:    make train RUN=runs/mine FLAGS="--preset baby --steps 500"      (murmur train --help)
 
 TEXT   ?=
-NAME    = $(if $(TEXT),$(basename $(notdir $(TEXT))),kjv)
+NAME    = $(if $(TEXT),$(subst $() ,-,$(basename $(notdir $(TEXT)))),kjv)
 DATA    = data/$(NAME)
 RUN    ?= runs/$(NAME)
 FLAGS  ?= --arch modern --steps 3600 --auxiliary.lr 0.005 --min-lr 0.02 --eval-every 400
@@ -76,13 +77,19 @@ setup:
 	  $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing > /dev/null; \
 	fi
 
-# The whole King James Bible, a verse a line, without the "Ge1:1 " in front.
-data/kjv.txt:
-	@mkdir -p data
-	bible -f gen1:1-rev22:21 2> /dev/null | sed 's/^[^ ]* //' > $@
+# The King James Bible, a file a book, a verse a line, without the "Ge1:1 " in front: 01-Ge.txt,
+# .., 66-Rev.txt. Moved to its place when all books are there.
+data/kjv-books:
+	@rm -rf $@.part && mkdir -p $@.part
+	@bible -f gen1:1-rev22:21 2> /dev/null | awk -v folder=$@.part ' \
+	  { book = $$1; sub(/[0-9]+:[0-9]+$$/, "", book); sub(/^[^ ]* /, "") } \
+	  book != last { close(file); last = book; file = sprintf("%s/%02d-%s.txt", folder, ++count, book) } \
+	  { print > file } \
+	  END { if (count != 66) { print "make: bible printed " count + 0 " books, not 66" > "/dev/stderr"; exit 1 } }'
+	@mv $@.part $@
 
-$(DATA)/data.json: $(if $(TEXT),$(TEXT),data/kjv.txt) | build
-	build/murmur data prepare $< --out $(DATA)
+$(DATA)/data.json: $(or $(TEXT),data/kjv-books) | build
+	build/murmur data prepare $(if $(TEXT),$^,data/kjv-books/*.txt) --out $(DATA)
 
 clean:
 	rm -rf build build-asan build-tsan build-cuda build-gpu-packages

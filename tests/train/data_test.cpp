@@ -16,6 +16,7 @@
 
 #include "tests/train/temporary_folder.h"
 #include "train/files.h"  // read_file
+#include "train/prepare.h"
 #include "train/tokenizer.h"
 
 using namespace murmur;
@@ -199,6 +200,23 @@ TEST_CASE("targets are the tokens one further, across shards too") {
       if (int64_t(i) % T != 0) REQUIRE(tokens[i] == tokens[i - 1] + 1);
     }
   }
+}
+
+TEST_CASE("a selection is its ranges, joined, across shards too") {
+  const Dataset data = Counting({3, 50, 1, 0, 200}, {10}).open();
+  const TokenStream& all = data.stream(Split::train);
+  const std::vector<TokenRange> ranges = {{250, 254}, {2, 2}, {1, 3}, {40, 60}, {0, 1}};
+  const TokenStream selection = all.select(ranges);
+  std::vector<int64_t> expected;
+  for (const TokenRange& range : ranges) {
+    for (int64_t i = range.begin; i < range.end; i++) expected.push_back(i);
+  }
+  CHECK(all_tokens(selection) == expected);
+  CHECK(all_tokens(selection.select(std::vector<TokenRange>{{3, 8}})) ==
+        std::vector<int64_t>(expected.begin() + 3, expected.begin() + 8));
+  CHECK(all.select(std::vector<TokenRange>{}).size() == 0);
+  CHECK_THROWS_AS(all.select(std::vector<TokenRange>{{0, 255}}), Error);
+  CHECK_THROWS_AS(all.select(std::vector<TokenRange>{{5, 4}}), Error);
 }
 
 TEST_CASE("where shards end does not matter") {
@@ -385,6 +403,73 @@ TEST_CASE("bytes per token is that of the validation targets") {
   CHECK(Dataset(folder / "byte").bytes_per_token().value() == doctest::Approx(1.0));
 }
 
+TEST_CASE("every file is a document, and where its tokens begin is recorded") {
+  TemporaryFolder folder;
+  const std::vector<std::string> texts = {
+      "caf\u00e9 au lait\n", "", std::string(30, 'x') + "\u20ac", "the last two\n", "the end\n"};
+  std::vector<std::string> files;
+  std::string joined;
+  for (const std::string& text : texts) {
+    files.push_back(written(folder, std::to_string(files.size()) + ".txt", text));
+    joined += text;
+  }
+  const std::string whole = written(folder, "whole.txt", joined);
+  for (const TokenizerInfo& info : tokenizers()) {
+    CAPTURE(info.name);
+    const std::string out = folder / info.name;
+    const DataSummary summary = prepare_data(files, info.name, out, 0.2);
+    const Dataset data(out);
+    std::vector<int64_t> all = all_tokens(data.stream(Split::train));
+    for (int64_t token : all_tokens(data.stream(Split::val))) all.push_back(token);
+    const auto tokenizer = load_tokenizer(data.tokenizer_path());
+    for (size_t i = 0; i < texts.size(); i++) {
+      const int64_t begin = summary.sources[i].first_token.value(),
+                    end = i + 1 < texts.size() ? summary.sources[i + 1].first_token.value()
+                                               : int64_t(all.size());
+      CHECK(tokenizer->decode(std::vector<int32_t>(all.begin() + begin, all.begin() + end)) ==
+            texts[i]);
+    }
+    // The empty file and the one in validation are no documents to train on; the cut ends one.
+    const std::vector<Document> documents = training_documents(data);
+    REQUIRE(documents.size() == 3);
+    CHECK(documents[0].name == "0.txt");
+    CHECK(documents[1].name == "2.txt");
+    CHECK(documents[2].name == "3.txt");
+    CHECK(documents[0].tokens.begin == 0);
+    for (size_t i = 1; i < 3; i++) CHECK(documents[i].tokens.begin == documents[i - 1].tokens.end);
+    CHECK(documents[2].tokens.end == data.tokens(Split::train));
+    CHECK(documents[2].tokens.size() < int64_t(texts[3].size()));
+    // Tokens of bytes and of characters are those of the text as one file.
+    prepare_data({whole}, info.name, folder / (info.name + "-whole"), 0.2);
+    const Dataset one(folder / (info.name + "-whole"));
+    CHECK(training_documents(one).size() == 1);
+    for (Split split : {Split::train, Split::val})
+      CHECK(all_tokens(one.stream(split)) == all_tokens(data.stream(split)));
+  }
+}
+
+TEST_CASE("a folder of before documents were recorded opens, and says what it lacks") {
+  TemporaryFolder folder;
+  const std::string out = folder / "out";
+  prepare_data({written(folder, "a.txt", std::string(100, 'x'))}, "byte", out);
+  const Dataset before(out);
+  const std::string json = read_file(out + "/data.json"), key = ",\n      \"first_token\": 0";
+  std::string older = json;
+  REQUIRE(contains(older, key));
+  older.erase(older.find(key), key.size());
+  put_bytes(out + "/data.json", older);
+  const Dataset data(out);
+  CHECK(values(data.batch(Split::train, 1, 0, 4, 8).tokens) ==
+        values(before.batch(Split::train, 1, 0, 4, 8).tokens));
+  CHECK(contains(text(describe_data(out)), "documents are not recorded"));
+  CHECK(says(input_error_of([&] { training_documents(data); }), out, "prepare the data again"));
+  std::string other = json;
+  other.replace(other.find("\"tokens\": 95"), 12, "\"tokens\": 90");
+  put_bytes(out + "/data.json", other);
+  CHECK(says(input_error_of([&] { training_documents(data); }), out + "/data.json",
+             "not those of the shards"));
+}
+
 TEST_CASE("several shards a split; preparing again leaves none of the old ones") {
   TemporaryFolder folder;
   std::string text;
@@ -499,7 +584,8 @@ TEST_CASE("describe: what is there, checked against the checksums") {
   const DataSummary described = describe_data(out);
   CHECK(murmur::text(described) == murmur::text(prepared));
   for (const char* part : {"byte tokenizer, 256 ids", "180 tokens in 1 shard", "20 tokens",
-                           "1.000 bytes per token", "a.txt, 100 bytes, crc32c "}) {
+                           "1.000 bytes per token", "a.txt, 100 bytes, crc32c ",
+                           "2 documents in train, the largest: a.txt of 100 tokens, a.txt of 80"}) {
     CAPTURE(part);
     CHECK(contains(murmur::text(described), part));
   }

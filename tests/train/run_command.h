@@ -119,6 +119,14 @@ inline void check_refused(const Words& words, const Words& parts) {
   }
 }
 
+// The same command with another value of a flag that it has.
+inline Words with(Words words, const std::string& flag, const std::string& value) {
+  auto at = std::find(words.begin(), words.end(), flag);
+  REQUIRE(at + 1 < words.end());
+  at[1] = value;
+  return words;
+}
+
 // About 20 KB of lines that are neither constant nor periodic.
 inline std::string some_text(size_t bytes = 20000) {
   const char* words[] = {"river", "stone", "under", "light", "seven", "walks",

@@ -1,0 +1,317 @@
+// train/prepare.cpp - text files to a data folder, and what data.json says of it.
+#include "train/prepare.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "train/checksum.h"  // crc32c
+#include "train/files.h"     // read_file, write_file_durably
+#include "train/tokenizer.h"
+
+namespace murmur {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using File = DataSummary::File;
+
+File file_of(std::string name, const std::string& bytes) {
+  return {std::move(name), int64_t(bytes.size()),
+          checksum_text(crc32c(bytes.data(), bytes.size()))};
+}
+File file_of(std::string name, std::span<const uint16_t> tokens) {
+  return {std::move(name), int64_t(tokens.size()),
+          checksum_text(crc32c(tokens.data(), tokens.size_bytes()))};
+}
+
+// --- data.json --------------------------------------------------------------------------------
+
+Json json_of(const std::vector<File>& files, const char* unit) {
+  Json rows = Json::array();
+  for (const File& f : files) {
+    Json row = {{"file", f.name}, {unit, f.size}, {"crc32c", f.checksum}};
+    if (f.first_token) row["first_token"] = *f.first_token;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::vector<File> files_of(const Json& rows, const char* unit) {
+  std::vector<File> files;
+  for (const Json& row : rows) {
+    files.push_back({row.at("file"), row.at(unit), row.at("crc32c")});
+    if (row.contains("first_token")) files.back().first_token = row["first_token"].get<int64_t>();
+  }
+  return files;
+}
+
+void save_summary(const DataSummary& summary) {
+  const Json json = {{"tokenizer", summary.tokenizer},
+                     {"vocab_size", summary.vocab_size},
+                     {"sources", json_of(summary.sources, "bytes")},
+                     {"train", json_of(summary.train, "tokens")},
+                     {"val", json_of(summary.val, "tokens")}};
+  // A file name may hold bytes that are not UTF-8: they are replaced.
+  write_file_durably(data_file(summary.dir),
+                     json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+std::optional<DataSummary> load_summary(const std::string& dir) {
+  if (!fs::exists(data_file(dir))) return std::nullopt;
+  try {
+    const Json json = Json::parse(read_file(data_file(dir)));
+    DataSummary summary;
+    summary.dir = dir;
+    summary.tokenizer = json.at("tokenizer");
+    summary.vocab_size = json.at("vocab_size");
+    summary.sources = files_of(json.at("sources"), "bytes");
+    summary.train = files_of(json.at("train"), "tokens");
+    summary.val = files_of(json.at("val"), "tokens");
+    return summary;
+  } catch (const nlohmann::json::exception&) {
+    throw InputError(data_file(dir) + ": damaged; remove the folder and prepare the data again");
+  }
+}
+
+int64_t tokens_of(const std::vector<File>& shards) {
+  int64_t tokens = 0;
+  for (const File& shard : shards) tokens += shard.size;
+  return tokens;
+}
+
+// Empty where the folder does not record them.
+std::vector<Document> documents_of(const DataSummary& summary) {
+  std::vector<Document> documents;
+  int64_t end = tokens_of(summary.train);
+  for (size_t i = summary.sources.size(); i-- > 0;) {  // a document ends where the next one begins
+    const File& source = summary.sources[i];
+    if (!source.first_token) return {};
+    if (*source.first_token < end) documents.push_back({source.name, {*source.first_token, end}});
+    end = std::min(end, *source.first_token);
+  }
+  std::reverse(documents.begin(), documents.end());
+  return documents;
+}
+
+// --- preparing --------------------------------------------------------------------------------
+
+// The byte at which validation begins: never inside a UTF-8 character.
+size_t split_point(std::string_view text, double val_fraction) {
+  size_t at = size_t(double(text.size()) * (1 - val_fraction));
+  auto inside = [&](size_t i) { return i < text.size() && (uint8_t(text[i]) & 0xC0) == 0x80; };
+  while (at > 0 && inside(at)) at--;
+  return at;
+}
+
+struct Shard {
+  std::string name;
+  std::span<const uint16_t> tokens;
+};
+
+// Pieces of at most `tokens_per_shard`, named train_000000.bin, train_000001.bin, ...
+std::vector<Shard> shards_of(Split split, std::span<const uint16_t> tokens,
+                             size_t tokens_per_shard) {
+  std::vector<Shard> shards;
+  for (size_t begin = 0; begin < tokens.size(); begin += tokens_per_shard) {
+    const size_t count = std::min(tokens_per_shard, tokens.size() - begin);
+    shards.push_back({fmt::format("{}_{:06d}.bin", name_of(split), shards.size()),
+                      tokens.subspan(begin, count)});
+  }
+  return shards;
+}
+
+// Reads the files one after another into one text, and notes what they were.
+std::string join(const std::vector<std::string>& files, bool must_be_utf8,
+                 std::vector<File>& sources) {
+  std::string all;
+  for (const std::string& file : files) {
+    const std::string bytes = read_file(file);
+    if (must_be_utf8) check_utf8(bytes, file);
+    sources.push_back(file_of(fs::path(file).filename().string(), bytes));
+    all += bytes;
+  }
+  if (all.empty()) throw InputError("data prepare: the text is empty; name at least one with text");
+  return all;
+}
+
+// Makes `dir` ready for new shards. Only what data.json lists is removed; other shards would be
+// read together with the new ones, and are refused. data.json stays until it is replaced: with it
+// and without tokenizer.json the folder counts as unfinished.
+void clear_for_shards(const std::string& dir) {
+  make_directories(dir);
+  std::vector<std::string> own;
+  if (const auto old = load_summary(dir)) {
+    for (const auto* files : {&old->train, &old->val}) {
+      for (const File& file : *files) own.push_back(file.name);
+    }
+  }
+  std::vector<std::string> found = shard_names(dir, Split::train);
+  for (const std::string& name : shard_names(dir, Split::val)) found.push_back(name);
+  for (const std::string& name : found) {
+    if (std::find(own.begin(), own.end(), name) == own.end()) {
+      throw InputError(fmt::format(
+          "{}/{}: another shard, which would be read together with the new ones; choose an empty "
+          "folder",
+          dir, name));
+    }
+  }
+  remove_tree(tokenizer_file(dir));
+  sync_directory(dir);
+  for (const std::string& name : found) remove_tree(dir + "/" + name);
+}
+
+}  // namespace
+
+DataSummary prepare_data(const std::vector<std::string>& files, const std::string& tokenizer_name,
+                         const std::string& out_dir, double val_fraction,
+                         int64_t tokens_per_shard) {
+  const TokenizerInfo& info = tokenizer_info(tokenizer_name);
+  if (!(val_fraction > 0 && val_fraction < 1)) {
+    throw InputError(
+        fmt::format("data prepare: validation fraction {} is not between 0 and 1; 0.05 is usual",
+                    val_fraction));
+  }
+  check(tokens_per_shard > 0, "data prepare: a shard needs at least one token");
+
+  DataSummary summary;
+  summary.dir = out_dir;
+  summary.tokenizer = tokenizer_name;
+  const std::string all = join(files, info.needs_utf8, summary.sources);
+  const std::unique_ptr<Tokenizer> tokenizer = make_tokenizer(tokenizer_name, all);
+  summary.vocab_size = tokenizer->vocab_size();
+  std::vector<uint16_t> train, val;
+  auto encode = [&](std::string_view part, std::vector<uint16_t>& to) {
+    const std::vector<uint16_t> tokens = tokenizer->encode(part);
+    to.insert(to.end(), tokens.begin(), tokens.end());
+  };
+  std::string_view rest = all;
+  size_t to_train = split_point(all, val_fraction);  // bytes
+  for (File& source : summary.sources) {
+    source.first_token = int64_t(train.size() + val.size());
+    const std::string_view document = rest.substr(0, size_t(source.size));
+    const size_t cut = std::min(to_train, document.size());
+    encode(document.substr(0, cut), train);
+    encode(document.substr(cut), val);
+    rest.remove_prefix(document.size());
+    to_train -= cut;
+  }
+  if (train.size() < 2 || val.size() < 2) {
+    throw InputError(fmt::format(
+        "data prepare: the text is too short: {} tokens to train on and {} to validate with, each "
+        "needs 2; give it more text or another validation fraction",
+        train.size(), val.size()));
+  }
+
+  const auto train_shards = shards_of(Split::train, train, size_t(tokens_per_shard));
+  const auto val_shards = shards_of(Split::val, val, size_t(tokens_per_shard));
+  for (const Shard& s : train_shards) summary.train.push_back(file_of(s.name, s.tokens));
+  for (const Shard& s : val_shards) summary.val.push_back(file_of(s.name, s.tokens));
+
+  clear_for_shards(out_dir);
+  save_summary(summary);
+  for (const auto* shards : {&train_shards, &val_shards}) {
+    for (const Shard& s : *shards) write_token_file(out_dir + "/" + s.name, s.tokens);
+  }
+  save_tokenizer(*tokenizer, tokenizer_file(out_dir));
+  summary.bytes_per_token = Dataset(out_dir).bytes_per_token();
+  return summary;
+}
+
+DataSummary describe_data(const std::string& dir) {
+  const Dataset data(dir);
+  DataSummary summary;
+  summary.dir = dir;
+  summary.tokenizer =
+      data.tokenizer_path().empty() ? "" : load_tokenizer(data.tokenizer_path())->name();
+  summary.vocab_size = data.vocab_size();
+  summary.bytes_per_token = data.bytes_per_token();
+  for (Split split : {Split::train, Split::val}) {
+    std::vector<File>& files = split == Split::train ? summary.train : summary.val;
+    for (const TokenFile& shard : data.stream(split).shards()) {
+      files.push_back(file_of(fs::path(shard.path()).filename().string(), shard.tokens()));
+    }
+  }
+  const auto listed = load_summary(dir);
+  if (!listed) return summary;
+  summary.sources = listed->sources;
+  auto compare = [&](const std::vector<File>& expected, const std::vector<File>& found) {
+    for (const File& file : expected) {
+      const auto at = std::find_if(found.begin(), found.end(),
+                                   [&](const File& f) { return f.name == file.name; });
+      if (at != found.end() && at->checksum == file.checksum) continue;
+      throw InputError(fmt::format("{}/{}: {}; prepare the data again", dir, file.name,
+                                   at == found.end() ? "listed in data.json but missing"
+                                                     : "its tokens are not those data.json lists"));
+    }
+  };
+  compare(listed->train, summary.train);
+  compare(listed->val, summary.val);
+  return summary;
+}
+
+static std::string lines_on_documents(const DataSummary& summary) {
+  if (summary.sources.empty()) return "";
+  constexpr size_t kShownDocuments = 3;
+  std::vector<Document> documents = documents_of(summary);
+  if (documents.empty())
+    return "  documents are not recorded: prepare again for a --partition of them\n";
+  std::stable_sort(documents.begin(), documents.end(), [](const Document& a, const Document& b) {
+    return a.tokens.size() > b.tokens.size();
+  });
+  std::string largest;
+  for (size_t i = 0; i < std::min(kShownDocuments, documents.size()); i++) {
+    largest += fmt::format("{} {} of {} tokens", i ? "," : "", documents[i].name,
+                           documents[i].tokens.size());
+  }
+  return fmt::format("  {} document{} in train, the largest:{}\n", documents.size(),
+                     documents.size() == 1 ? "" : "s", largest);
+}
+
+std::string text(const DataSummary& summary) {
+  constexpr size_t kShownSources = 8;
+  std::string lines = fmt::format(
+      "{}: {} tokenizer, {} ids\n", summary.dir,
+      summary.tokenizer.empty() ? "GPT-2 shards without" : summary.tokenizer, summary.vocab_size);
+  auto part = [&](const char* name, const std::vector<File>& files) {
+    lines += fmt::format("  {:<6} {} tokens in {} shard{}", name, tokens_of(files), files.size(),
+                         files.size() == 1 ? "" : "s");
+  };
+  part("train", summary.train);
+  lines += "\n";
+  part("val", summary.val);
+  if (summary.bytes_per_token)
+    lines += fmt::format(", {:.3f} bytes per token", *summary.bytes_per_token);
+  lines += "\n";
+  for (size_t i = 0; i < std::min(kShownSources, summary.sources.size()); i++) {
+    const File& source = summary.sources[i];
+    lines += fmt::format("  {:<6} {}, {} bytes, crc32c {}\n", i == 0 ? "from" : "", source.name,
+                         source.size, source.checksum);
+  }
+  if (summary.sources.size() > kShownSources) {
+    lines += fmt::format("         and {} more\n", summary.sources.size() - kShownSources);
+  }
+  return lines + lines_on_documents(summary);
+}
+
+std::vector<Document> training_documents(const Dataset& data) {
+  const auto summary = load_summary(data.dir());
+  std::vector<Document> documents;
+  if (summary) documents = documents_of(*summary);
+  if (documents.empty()) {
+    throw InputError(fmt::format(
+        "{}: it is not recorded where its documents begin; prepare the data again, with a file for "
+        "each document",
+        data.dir()));
+  }
+  if (documents.front().tokens.begin != 0 ||
+      documents.back().tokens.end != data.tokens(Split::train)) {
+    throw InputError(data_file(data.dir()) +
+                     ": its documents are not those of the shards; prepare the data again");
+  }
+  return documents;
+}
+
+}  // namespace murmur
