@@ -40,14 +40,33 @@ struct Traffic {
   Traffic& operator+=(const Traffic& other);
 };
 
+// Thrown by a wait where the run is to go on without the ranks that are missing (survive()).
+struct RankLost : Error {
+  using Error::Error;
+};
+
+// Ranks are numbers among the members: all nodes at first, fewer when some were lost. A node keeps
+// its number for ever.
 class Communicator {
  public:
-  Communicator(int rank, int size, double deadline_seconds);
+  Communicator(int node, int nodes, double deadline_seconds);
   virtual ~Communicator() = default;
   Communicator(const Communicator&) = delete;
 
-  int rank() const { return rank_; }
-  int size() const { return size_; }
+  int rank() const { return rank_; }  // -1: not a member now
+  int size() const { return int(members_.size()); }
+  int node() const { return node_; }
+  int nodes() const { return nodes_; }                          // at the start
+  const std::vector<int>& members() const { return members_; }  // nodes, ascending
+
+  // From now on messages travel among these nodes. All of them call it, with the same nodes, when
+  // none waits for another; what is still under way is not received any more.
+  void set_members(std::vector<int> nodes);
+  // A rank that is missing at the deadline is a RankLost, not the end; then all members that are
+  // left call agree_on_survivors, and get the same answer: nodes, this one among them. An Error
+  // where they are no majority.
+  void survive() { survives_ = true; }
+  std::vector<int> agree_on_survivors();
 
   // `what` is sent: "gradients", or "gradients: block 3". It names the messages in errors; what
   // comes before the colon, in traffic().
@@ -56,12 +75,16 @@ class Communicator {
   void wait(Pending& pending, const std::string& what);  // Error at the deadline
   void exchange(const std::string& what, std::vector<Message> sends, std::vector<Message> receives);
   void barrier();
+  // As exchange, without a deadline.
+  void exchange_patiently(const std::string& what, std::vector<Message> sends,
+                          std::vector<Message> receives);
 
   // A transport with a better way to add up a tensor over all ranks takes it, counts what the usual
   // algorithms would send, and returns true. The order of that sum is its own.
   virtual bool native_all_reduce(const std::string& /*what*/, Tensor& /*x*/) { return false; }
 
-  void at_step(int64_t step) { step_ = step; }  // for errors
+  void at_step(int64_t step) { step_ = step; }      // for errors
+  void delay(double seconds) { delay_ = seconds; }  // every message, for experiments
   const std::map<std::string, Traffic>& traffic() const { return traffic_; }
   Traffic total_traffic() const;
   void reset_traffic() { traffic_.clear(); }
@@ -72,10 +95,19 @@ class Communicator {
   // The rest of the sentence "rank 2 is missing": why, where the transport knows.
   virtual std::string reason(int /*peer*/) const { return {}; }
   void count(const std::string& what, const Traffic& traffic) { traffic_[what] += traffic; }
+  // Messages name nodes here, not ranks.
+  bool survives() const { return survives_; }
+  int generation() const { return generation_; }  // how often members have changed
+  virtual std::vector<int> find_survivors();
 
  private:
-  int rank_, size_;
+  const int node_, nodes_;
+  int rank_;
+  std::vector<int> members_;
+  int generation_ = 0;
+  bool survives_ = false;
   std::chrono::duration<double> deadline_;
+  double delay_ = 0;
   int64_t step_ = 0;
   std::map<std::string, Traffic> traffic_;
 };

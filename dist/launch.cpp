@@ -190,7 +190,8 @@ class Stderr {
   static void pass_on(const std::string& text) { std::fputs(text.c_str(), stderr); }
 
   void line(const std::string& line) {
-    static const std::regex repeated("more process.* sent help message|base_help_aggregate");
+    static const std::regex repeated(
+        "more process.* sent help message|base_help_aggregate|PMIX ERROR: BAD-PARAM");
     bool frame = line.size() > 60 && line.find_first_not_of("-\n") == std::string::npos;
     if (!frame && message_.empty()) {
       std::regex_search(line, repeated) ? void(connections_ += line) : pass_on(line);
@@ -226,7 +227,7 @@ class Stderr {
 pid_t mpirun_pid = 0;
 
 // Runs mpirun to its end. The exit code: that of the rank that failed, 1 if a signal ended it.
-int run_mpirun(const std::vector<std::string>& words, bool train) {
+int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) {
   int ends[2];
   check(pipe2(ends, O_CLOEXEC) == 0, "launch: no pipe can be opened");
   pid_t launcher = getpid();
@@ -263,13 +264,15 @@ int run_mpirun(const std::vector<std::string>& words, bool train) {
   }
   output.end();
   if (WIFSIGNALED(status)) return complain_of_signal("mpirun", WTERMSIG(status), train);
-  if (!output.killed().empty()) return complain_of_signal(output.killed(), output.signal(), train);
+  bool others_went_on = survive && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  if (!output.killed().empty() && !others_went_on)
+    return complain_of_signal(output.killed(), output.signal(), train);
   return WEXITSTATUS(status);
 }
 
 }  // namespace
 
-int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> args) {
+int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<std::string> args) {
   if (ranks < 1 || ranks > 100000)
     throw InputError(fmt::format("launch: -n {}: the number of ranks goes from 1 up", ranks));
   if (args.empty())
@@ -277,6 +280,7 @@ int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> arg
   std::string self = std::filesystem::read_symlink("/proc/self/exe");
   std::string transport = flag(args, "--transport");
   if (transport == "nccl") {
+    if (survive) throw InputError("launch: --survive works with mpi, not with nccl");
     if (!hosts.empty())
       throw InputError(
           "launch: --hosts works with mpi; for nccl on several hosts use srun or torchrun");
@@ -293,6 +297,7 @@ int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> arg
     throw InputError("launch: there is no mpirun; install openmpi-bin, or put it on PATH");
   std::vector<std::string> words = {"mpirun",          "-n",        std::to_string(ranks),
                                     "--oversubscribe", "--bind-to", "none"};
+  if (survive) words.push_back("--enable-recovery");
   if (!hosts.empty()) {
     if (access(hosts.c_str(), R_OK) != 0)
       throw InputError(fmt::format("launch: --hosts: '{}' cannot be read", hosts));
@@ -312,7 +317,7 @@ int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> arg
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   }
   std::fflush(nullptr);
-  return run_mpirun(words, args.front() == "train");
+  return run_mpirun(words, args.front() == "train", survive);
 }
 
 }  // namespace murmur

@@ -9,7 +9,8 @@ namespace murmur {
 
 // Starts `ranks` processes of this program with `args`: by itself where they say --transport nccl,
 // else by mpirun, perhaps on the hosts that the file `hosts` names. The exit code: that of the
-// first rank that failed, or 1 after one that a signal has ended, which is said in one line.
-int launch(int64_t ranks, const std::string& hosts, std::vector<std::string> args);
+// first rank that failed, or 1 after one that a signal has ended, which is said in one line. With
+// `survive` the others are left to go on without it, and the exit code is theirs.
+int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<std::string> args);
 
 }  // namespace murmur

@@ -43,7 +43,7 @@ class LocalSgd final : public Strategy {
     engine(outer_.device()).fill(momentum_, 0);
   }
 
-  void begin_step(int64_t step) override { step_ = step; }
+  void begin_step(int64_t step, double) override { step_ = step; }
 
   void after_update() override {
     if (step_ % inner_steps_ != 0) return;
@@ -80,13 +80,14 @@ class LocalSgd final : public Strategy {
       double elements = double(banks[i].count * banks[i].rows * banks[i].cols);
       plan.bytes += 2 * 4 * (n - 1) * elements / h;
       plan.messages += 2 * (n - 1) * std::min(elements, n) / h;
-      plan.state_bytes += 4 * (state_elements(banks[i], *routes[i]) + 2 * elements);
+      plan.state_bytes += 4 * state_elements(banks[i], *routes[i]);
     }
+    plan.state_bytes += 4 * 2 * double(flat_size(banks));
     plan.rounds = 2.0 * rounds(Algorithm::direct, ranks) / h;
     plan.flops = orthogonalization_flops(owners(banks, routes, 1), banks, routes)[0];
     return plan;
   }
-  int64_t period() const override { return inner_steps_; }
+  int64_t period(int) const override { return inner_steps_; }
   double published_sends(int ranks) const override {
     return 2.0 * (ranks - 1) / ranks / double(inner_steps_);
   }

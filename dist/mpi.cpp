@@ -22,7 +22,9 @@
 #include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -34,7 +36,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr size_t kLargestChunk = size_t(1) << 30;  // MPI counts bytes in an int
-constexpr int kTag = 1;
+// Tags: of messages, of alarms and of verdicts (find_survivors), each of one generation of members,
+// so that nobody receives what was meant for an earlier one.
+constexpr int kMessage = 0, kAlarm = 1, kVerdict = 2, kTags = 3;
+constexpr auto kTimeToAnswer = std::chrono::milliseconds(700),
+               kTimeToDecide = std::chrono::milliseconds(3000);
 
 // Ends the process when a call that has no deadline of its own takes longer than that.
 class Watch {
@@ -56,11 +62,22 @@ class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(int rank, int size, double deadline) : Communicator(rank, size, deadline) {}
 
+  bool lost_any() const { return lost_any_; }
+
  private:
+  int tag(int kind) const { return kTags * generation() + kind; }
+  bool alarmed() const {
+    int there = 0;
+    if (survives())
+      MPI_Iprobe(MPI_ANY_SOURCE, tag(kAlarm), MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE);
+    return there;
+  }
+
   class Batch final : public Pending {
    public:
-    Batch(int rank, const std::vector<Message>& sends, const std::vector<Message>& receives)
-        : rank_(rank) {
+    Batch(const MpiCommunicator& c, const std::vector<Message>& sends,
+          const std::vector<Message>& receives)
+        : c_(c), rank_(c.node()), tag_(c.tag(kMessage)) {
       for (const Message& m : receives) {
         Tensor host = m.tensor;
         if (host.device() != Device::cpu) {  // MPI knows no memory but the host's
@@ -111,7 +128,7 @@ class MpiCommunicator final : public Communicator {
       Clock::time_point began = Clock::now();
       for (std::chrono::microseconds nap(10); !poll();) {
         Clock::time_point now = Clock::now();
-        if (now >= deadline) return open_peers();
+        if (now >= deadline || c_.alarmed()) return open_peers();
         if (now - began < std::chrono::microseconds(50)) {
           sched_yield();
         } else {
@@ -136,8 +153,8 @@ class MpiCommunicator final : public Communicator {
         char* data = static_cast<char*>(x.raw()) + at;
         MPI_Request request = MPI_REQUEST_NULL;
         verify(receive
-                   ? MPI_Irecv(data, chunk.bytes, MPI_BYTE, peer, kTag, MPI_COMM_WORLD, &request)
-                   : MPI_Isend(data, chunk.bytes, MPI_BYTE, peer, kTag, MPI_COMM_WORLD, &request),
+                   ? MPI_Irecv(data, chunk.bytes, MPI_BYTE, peer, tag_, MPI_COMM_WORLD, &request)
+                   : MPI_Isend(data, chunk.bytes, MPI_BYTE, peer, tag_, MPI_COMM_WORLD, &request),
                chunk);
         chunks_.push_back(chunk);
         requests_.push_back(request);
@@ -163,7 +180,8 @@ class MpiCommunicator final : public Communicator {
       return {peers.begin(), peers.end()};
     }
 
-    int rank_;
+    const MpiCommunicator& c_;
+    int rank_, tag_;
     std::vector<Tensor> tensors_;  // on the host
     std::vector<std::pair<Tensor, Tensor>> staged_;
     std::vector<Chunk> chunks_;
@@ -175,8 +193,61 @@ class MpiCommunicator final : public Communicator {
 
   std::unique_ptr<Pending> post(const std::vector<Message>& sends,
                                 const std::vector<Message>& receives) override {
-    return std::make_unique<Batch>(rank(), sends, receives);
+    return std::make_unique<Batch>(*this, sends, receives);
   }
+
+  // Everybody tells everybody that it is there: whoever waits for a message hears of it and comes
+  // here as well. The first of those who answered decides who is left, and tells them.
+  std::vector<int> find_survivors() override {
+    lost_any_ = true;
+    static char nothing = 0;
+    for (int peer : members()) {
+      if (peer != node()) send(&nothing, 1, peer, kAlarm);
+    }
+    std::set<int> there = {node()};
+    for (Clock::time_point end = Clock::now() + kTimeToAnswer;
+         there.size() < members().size() && Clock::now() < end;) {
+      if (auto from = receive(kAlarm)) there.insert(from->first);
+    }
+    if (*there.begin() == node()) {
+      static std::vector<std::vector<int>> verdicts;  // MPI may send them later
+      const std::vector<int>& verdict = verdicts.emplace_back(there.begin(), there.end());
+      for (int peer : verdict) {
+        if (peer != node()) send(verdict.data(), int(verdict.size() * sizeof(int)), peer, kVerdict);
+      }
+      return verdict;
+    }
+    for (Clock::time_point end = Clock::now() + kTimeToDecide; Clock::now() < end;) {
+      auto from = receive(kVerdict);
+      if (!from) continue;
+      std::vector<int> verdict(from->second.size() / sizeof(int));
+      std::memcpy(verdict.data(), from->second.data(), from->second.size());
+      return verdict;
+    }
+    throw Error(fmt::format("rank {}: the others go on without it, since it did not answer in time",
+                            node()));
+  }
+  void send(const void* data, int bytes, int peer, int kind) const {
+    MPI_Request request = MPI_REQUEST_NULL;  // its peer may be dead: nobody waits for it
+    MPI_Isend(data, bytes, MPI_BYTE, peer, tag(kind), MPI_COMM_WORLD, &request);
+    if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+  }
+  std::optional<std::pair<int, std::string>> receive(int kind) const {
+    int there = 0, bytes = 0;
+    MPI_Status status;
+    MPI_Iprobe(MPI_ANY_SOURCE, tag(kind), MPI_COMM_WORLD, &there, &status);
+    if (!there) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      return {};
+    }
+    MPI_Get_count(&status, MPI_BYTE, &bytes);
+    std::string data(size_t(bytes), ' ');
+    MPI_Recv(data.data(), bytes, MPI_BYTE, status.MPI_SOURCE, tag(kind), MPI_COMM_WORLD,
+             MPI_STATUS_IGNORE);
+    return std::pair(status.MPI_SOURCE, data);
+  }
+
+  bool lost_any_ = false;
 };
 
 // mpirun may have bound each rank to its cores; where it has not, they share the host's.
@@ -215,6 +286,10 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
     }
     MpiCommunicator communicator(rank, size, world.deadline);
     work(communicator);
+    if (communicator.lost_any()) {  // MPI_Finalize would wait for the dead
+      std::fflush(nullptr);
+      _exit(0);
+    }
   } catch (const std::exception& error) {
     if (size == 1) {  // nobody to wait for
       MPI_Finalize();

@@ -215,7 +215,7 @@ class NcclCommunicator final : public Communicator {
 
   bool native_all_reduce(const std::string& what, Tensor& x) override {
     std::optional<ncclDataType_t> type = summed_type(x.dtype());
-    if (x.device() != Device::cuda || !type || !x.contiguous()) return false;
+    if (x.device() != Device::cuda || !type || !x.contiguous() || size() < nodes()) return false;
     if (x.numel() == 0) return true;
     count(what, {int64_t(x.bytes()) * 2 * (size() - 1) / size(), 2 * (size() - 1), 2});
     auto group = std::make_shared<Group>();

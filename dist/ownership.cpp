@@ -142,6 +142,12 @@ double least_orthogonalization_flops(const std::vector<Bank>& banks,
   return std::max(dearest, all / double(ranks));
 }
 
+int64_t flat_size(const std::vector<Bank>& banks) {
+  int64_t size = 0;
+  for (const Bank& bank : banks) size = bank_begin(size) + bank.count * bank.rows * bank.cols;
+  return size;
+}
+
 double state_elements(const Bank& bank, const Route& route) {
   Bank shapes = bank;
   shapes.value = shapes.gradient = shapes.shadow = {};

@@ -34,6 +34,9 @@ std::vector<double> orthogonalization_flops(const Ownership& ownership,
 double least_orthogonalization_flops(const std::vector<Bank>& banks,
                                      const std::vector<const Route*>& routes, int ranks);
 
+// Elements of the flat buffer that these banks fill, with the gaps between them.
+int64_t flat_size(const std::vector<Bank>& banks);
+
 // Numbers that the optimizer of a bank remembers about it.
 double state_elements(const Bank& bank, const Route& route);
 

@@ -29,6 +29,7 @@ Replica::Replica(const ReplicaSettings& s, Communicator& c, Strategy& strategy)
       strategy_(strategy),
       first_(share_begin(s.batch_size, c.rank(), c.size())),
       loss_({}, compute_type(s.activations), s.device) {
+  strategy.attach(update);
   double of = double(strategy.own_weights() ? sequences() : s.batch_size);
   for (int64_t i = 0; i < s.accumulation; i++) {
     int64_t begin = share_begin(sequences(), int(i), int(s.accumulation)),
@@ -40,7 +41,7 @@ Replica::Replica(const ReplicaSettings& s, Communicator& c, Strategy& strategy)
 }
 
 void Replica::set_step(int64_t step, double schedule_factor) {
-  strategy_.begin_step(step);
+  strategy_.begin_step(step, schedule_factor);
   update.set_step(step, schedule_factor);
 }
 

@@ -14,7 +14,7 @@ struct ReplicaSettings {
   DType activations = DType::f32;
   Device device = Device::cpu;
   std::vector<Route> routes;
-  double clip = 0;
+  Clip clip;
   int64_t batch_size = 1;    // sequences of a step, over all ranks
   int64_t accumulation = 1;  // micro-batches of a rank
 };

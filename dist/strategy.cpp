@@ -47,18 +47,35 @@ Share Strategy::start(Parameters& parameters, const std::vector<Route>&) {
   return {};
 }
 
+std::string Strategy::members_changed(bool) {
+  throw Error("this strategy cannot go on without a rank; use gossip or gradient_tracking");
+}
+
+void Strategy::leave_out(const std::set<int>& ranks) {
+  if (!ranks.empty())
+    throw InputError("faults: this strategy has no edges to leave out; use gossip");
+}
+
 void Strategy::with_common_weights(const std::function<void()>& work) {
   if (!own_weights() || c().size() == 1) return work();
   Tensor& x = parameters().values();
   const Engine& e = engine(x.device());
   Tensor own(x.shape(), x.dtype(), x.device());
   e.copy(x, own);
-  all_reduce(c(), "mean weights", {x});
-  e.scale(1.0 / double(c().size()), x, {x});
-  parameters().refresh_shadow();
-  work();
-  e.copy(own, x);
-  parameters().refresh_shadow();
+  auto put_back = [&] {
+    e.copy(own, x);
+    parameters().refresh_shadow();
+  };
+  try {
+    all_reduce(c(), "mean weights", {x});
+    e.scale(1.0 / double(c().size()), x, {x});
+    parameters().refresh_shadow();
+    work();
+  } catch (...) {
+    put_back();
+    throw;
+  }
+  put_back();
 }
 
 std::function<void(Tensor&)> Strategy::sum_squares() const {

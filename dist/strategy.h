@@ -5,10 +5,12 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "dist/communicator.h"
+#include "dist/topology.h"
 #include "nn/parameter.h"
 
 namespace murmur {
@@ -16,9 +18,10 @@ namespace murmur {
 struct Option;  // optim/option.h
 struct Route;   // optim/router.h
 struct Share;   // optim/update.h
+class Update;   // optim/update.h
 
 // What a step of one micro-batch sends, foreseen without running it, of what a strategy itself
-// exchanges (Strategy::kinds), not of norms and losses; the mean over its period().
+// exchanges (Strategy::kinds), not of norms and losses; the mean over its period.
 struct Plan {
   double bytes = 0, messages = 0;  // sums over all ranks
   double rounds = 0;               // of the rank with the most: exchanges one after the other
@@ -30,15 +33,17 @@ class Strategy {
  public:
   virtual ~Strategy() = default;
   virtual std::vector<Option> options();
+  TopologyOptions graph;  // of those that go by one
 
-  // In this order: join(), the parameters are allocated with kept(), start().
+  // In this order: join(), the parameters are allocated with kept(), start(), attach().
   void join(Communicator& communicator) { c_ = &communicator; }
   virtual std::function<Cut(const Bank&)> kept() { return {}; }  // none: everything is kept
   virtual Share start(Parameters& parameters, const std::vector<Route>& routes);
+  virtual void attach(Update& /*update*/) {}  // whose state it may look at
 
   // Every step: begin_step, then for every micro-batch begin_pass and its forward and backward,
   // then before_update, the update, after_update.
-  virtual void begin_step(int64_t /*step*/) {}
+  virtual void begin_step(int64_t /*step*/, double /*schedule_factor*/) {}
   virtual void begin_pass(bool /*first*/, bool /*last*/) {}
   virtual void before_update() {}
   virtual void after_update() {}
@@ -53,12 +58,25 @@ class Strategy {
   // Calls work() while the weights are those the ranks have in common: their mean, where each has
   // its own.
   void with_common_weights(const std::function<void()>& work);
-  // What it remembers besides, the same on all ranks: tensors to save and restore.
+  // What it remembers besides: tensors to save and restore, each rank its own, or the same on all.
   struct State {
     std::string name;
     Tensor tensor;
+    bool own = false;
   };
   virtual std::vector<State> state() { return {}; }
+  virtual void resumed(int64_t /*step*/) {}  // after weights and state of this step were restored
+
+  // Where ranks are lost or come back (Communicator::set_members). A rank was lost during this
+  // step: what it still would exchange is left out.
+  virtual bool lost() const { return false; }
+  // Called by all members once there are others. `joined`: this one has come back, with the weights
+  // and state of another. What was done about it, for people.
+  virtual std::string members_changed(bool joined);
+  // Edges of these ranks are left out in this step, at both ends.
+  virtual void leave_out(const std::set<int>& ranks);
+  // Numbers about all ranks for the log, by name; all of them ask together.
+  virtual std::vector<std::pair<std::string, double>> health() { return {}; }
 
   // The names under which it sends (Communicator::traffic), and what a step of it will send.
   virtual std::vector<std::string> kinds() const { return {}; }
@@ -67,7 +85,7 @@ class Strategy {
     return {};
   }
   // Steps after which what it sends repeats itself.
-  virtual int64_t period() const { return 1; }
+  virtual int64_t period(int /*ranks*/) const { return 1; }
   // How often a rank sends each number of a block's matrices a step, as published tables have it,
   // with f = (N - 1) / N; 0: no table has it.
   virtual double published_sends(int /*ranks*/) const { return 0; }

@@ -143,7 +143,7 @@ class ThreadsCommunicator final : public Communicator {
 
   std::unique_ptr<Pending> post(const std::vector<Message>& sends,
                                 const std::vector<Message>& receives) override {
-    return std::make_unique<Batch>(office_, rank(), size(), sends, receives);
+    return std::make_unique<Batch>(office_, node(), nodes(), sends, receives);
   }
   std::string reason(int peer) const override {
     std::lock_guard lock(office_.mutex);

@@ -55,6 +55,8 @@ Parameter& Parameters::add(std::string name, Shape shape, Role role, double devi
   return parameters_.back();
 }
 
+int64_t bank_begin(int64_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
+
 Bank cut(const Bank& whole, const Cut& c) {
   Bank part = whole;
   part.count = c.members();
@@ -98,7 +100,7 @@ void Parameters::allocate(uint64_t seed, DType activations, Device device,
     bank.count = int64_t(bank.members.size());
     whole_banks_.push_back(bank);
     Cut c = kept ? kept(bank) : Cut{0, bank.count, 0, bank.rows};
-    size = (size + kAlignment - 1) / kAlignment * kAlignment;
+    size = bank_begin(size);
     offsets.push_back(size);
     for (int64_t k = 0; k < bank.count; k++) {
       Parameter& p = *of.back()[size_t(k)];

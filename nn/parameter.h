@@ -54,6 +54,8 @@ struct Cut {
   int64_t members() const { return member_end - member; }
   int64_t rows() const { return row_end - row; }
 };
+// Where a bank begins in a flat buffer that is filled up to `size`.
+int64_t bank_begin(int64_t size);
 Bank cut(const Bank& whole, const Cut& cut);  // cuts what tensors it has; their rows must touch
 
 // What a model tells of its progress, for those who fetch weights before they are used and send
@@ -110,11 +112,11 @@ class Parameters {
   Tensor gradient(const Parameter& p) const { return view_of(gradients_, p); }
   Tensor shadow(const Parameter& p) const { return shadow_ ? view_of(shadow_, p) : Tensor(); }
 
-  void begin_gradients();  // the next contribution to each gradient writes instead of adding
-  void end_gradients();    // zeroes the gradients of parameters nothing reached
+  void begin_gradients();        // the next contribution to each gradient writes instead of adding
+  void end_gradients();          // zeroes the gradients of parameters nothing reached
   void end_gradients(int unit);  // of one unit
-  void refresh_shadow();   // bf16 <- fp32, after values changed
-  void watch_scores();     // attention is to measure its largest scores from now on
+  void refresh_shadow();         // bf16 <- fp32, after values changed
+  void watch_scores();           // attention is to measure its largest scores from now on
 
  private:
   static Tensor view_of(const Tensor& flat, const Parameter& p) {

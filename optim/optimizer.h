@@ -31,7 +31,7 @@ struct Question {
   const Bank& bank;  // K matrices of m x n; of the whole bank even where a slice is asked about
   const Tensor gradient;  // (K, m, n), clipped; fp32, or fp64 in tests; of direction(): what
                           // begin() has made of it, to be used up
-  const Tensor value;  // W before the step
+  const Tensor value;     // W before the step
   State& state;
   const Tensor number;  // of the step, from 1: (1) fp64, a tensor so that a captured step can be
                         // replayed (tensor/engine.h)

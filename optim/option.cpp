@@ -46,7 +46,7 @@ std::string assign(const Option& option, const std::string& text) {
     if (!choices.empty() && std::find(choices.begin(), choices.end(), text) == choices.end()) {
       std::string all;
       for (const std::string& c : choices) all += (all.empty() ? "" : ", ") + c;
-      return "one of: " + all;
+      return "one of: " + all + "; did you mean '" + nearest(text, choices) + "'?";
     }
     *std::get<std::string*>(option.value) = text;
   }

@@ -6,10 +6,11 @@
 namespace murmur {
 
 std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimizer& auxiliary,
-                                  const std::string& row_blocks) {
+                                  const std::string& row_blocks, bool all_matrices) {
   std::vector<Route> routes;
   for (Role role : kRoles) {
-    bool to_main = role == Role::matrix || !main.optimizer->matrices_only();
+    bool is_matrix = role == Role::matrix || (all_matrices && role != Role::vector);
+    bool to_main = is_matrix || !main.optimizer->matrices_only();
     routes.push_back({role, to_main ? main : auxiliary, 1, role != Role::vector,
                       role == Role::matrix ? row_blocks : "whole"});
   }
@@ -49,7 +50,7 @@ std::vector<const Route*> assign_routes(const std::vector<Route>& routes,
           fmt::format("routing: parameter '{}' ({}) has no optimizer; give the role a row", first,
                       name_of(bank.role)));
     }
-    if (found->use.optimizer->matrices_only() && bank.role != Role::matrix) {
+    if (found->use.optimizer->matrices_only() && bank.role == Role::vector) {
       throw InputError(fmt::format(
           "routing: parameter '{}' ({}) cannot go to {}, which is for matrices only; use adamw",
           first, name_of(bank.role), found->use.name));

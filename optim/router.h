@@ -32,9 +32,11 @@ inline const std::vector<std::string> kRowBlocks = {"whole", "qkv", "head"};
 Bank with_row_blocks(const Bank& bank, const std::string& row_blocks);
 
 // The default table: `main` takes the matrices, and all other roles too unless it is for matrices
-// only; those then go to `auxiliary`. Vectors (biases, gains) do not decay.
+// only; those then go to `auxiliary`. Vectors (biases, gains) do not decay. `all_matrices`: an
+// optimizer for matrices takes embedding and head as well.
 std::vector<Route> default_routes(const NamedOptimizer& main, const NamedOptimizer& auxiliary,
-                                  const std::string& row_blocks = "whole");
+                                  const std::string& row_blocks = "whole",
+                                  bool all_matrices = false);
 
 // The route of every bank, in order. InputError where a parameter has none or two, or a role its
 // optimizer does not take.

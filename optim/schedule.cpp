@@ -28,6 +28,12 @@ double stable_decay_factor(const Schedule& s, int64_t step) {
   return 1 - (1 - s.minimum) * progress(double(step), begin, double(s.steps));
 }
 
+double after_warmup(const Schedule& s, int64_t step) { return double(step - s.warmup); }
+double inverse_sqrt_factor(const Schedule& s, int64_t step) {
+  return 1 / std::sqrt(after_warmup(s, step));
+}
+double inverse_factor(const Schedule& s, int64_t step) { return 1 / after_warmup(s, step); }
+
 }  // namespace
 
 const std::vector<ScheduleEntry>& schedule_list() {

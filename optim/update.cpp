@@ -18,15 +18,15 @@ constexpr int64_t kSlice = 32768;
 
 }  // namespace
 
-Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_norm)
-    : Update(parameters, std::move(routes), clip_norm, {}) {}
+Update::Update(Parameters& parameters, std::vector<Route> routes, Clip clip)
+    : Update(parameters, std::move(routes), clip, {}) {}
 
-Update::Update(Parameters& parameters, std::vector<Route> routes, double clip_norm, Share share)
+Update::Update(Parameters& parameters, std::vector<Route> routes, Clip clip, Share share)
     : parameters_(parameters),
       routes_(std::move(routes)),
       share_(std::move(share)),
       everything_(share_.banks.empty()),
-      clip_norm_(clip_norm) {
+      clip_(clip) {
   if (everything_) share_.banks = parameters.banks();
   std::vector<const Route*> assigned = assign_routes(routes_, share_.banks);
   for (size_t i = 0; i < assigned.size(); i++) parts_.push_back(make_part(assigned[i], i));
@@ -89,6 +89,7 @@ void Update::set_step(int64_t step, double schedule_factor) {
   const Engine& e = engine(step_.device());
   e.copy(Tensor::of({double(step)}, {1}, DType::f64), step_);
   e.copy(Tensor::of({schedule_factor}, {1}, DType::f64), schedule_);
+  clip_norm_ = clip_.norm * std::pow(double(step), clip_.growth);
 }
 
 void Update::require_finite(double squares) const {
@@ -125,7 +126,7 @@ void Update::measure() {
   if (g.device() == Device::cpu) require_finite(item(squares_));
   clips_now_ = clip_norm_ > 0;
   if (clips_now_) {
-    e.clip_factor(squares_, clip_norm_, clip_factor_);
+    e.clip_factor(squares_, clip_norm_, clip_.exactly, clip_factor_);
     if (g.device() == Device::cpu) clips_now_ = item(clip_factor_) != 1;  // known: spare the pass
   }
 }

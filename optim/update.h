@@ -26,13 +26,22 @@ struct Share {
   std::function<void(const Tensors& whole, const Tensors& rows)> scatter;
 };
 
+// How long a gradient may be, over all parameters.
+struct Clip {
+  double norm = 0;       // 0: any
+  double growth = 0;     // at step t: norm t^growth
+  bool exactly = false;  // shorter ones are made that long as well
+  Clip(double norm = 0, double growth = 0, bool exactly = false)
+      : norm(norm), growth(growth), exactly(exactly) {}
+};
+
 class Update {
  public:
   // Makes the state of every bank, zeroed. The parameters must outlive this.
-  Update(Parameters& parameters, std::vector<Route> routes, double clip_norm);
-  Update(Parameters& parameters, std::vector<Route> routes, double clip_norm, Share share);
+  Update(Parameters& parameters, std::vector<Route> routes, Clip clip);
+  Update(Parameters& parameters, std::vector<Route> routes, Clip clip, Share share);
 
-  //   g <- g min(1, clip / (|g| + 1e-6))                   |g| over all parameters; clip 0: never
+  //   g <- g min(1, clip / (|g| + 1e-6))                   see Clip
   //   W <- (1 - lr decay) W - lr direction(g)              lr = schedule factor x route's rate
   //   W_q, W_k shrink where scores are too large           optim/qk_clip.h, on request
   // `step` counts from 1. Two calls, because what depends on the step lies on the device: apply()
@@ -99,9 +108,10 @@ class Update {
   bool everything_;  // is the share
   bool clips_now_ = false;
   std::vector<Part> parts_;
-  double clip_norm_, largest_score_ = 0;
-  Tensor step_, schedule_;        // (1) fp64 each: the step, the schedule's factor
-  Tensor squares_, clip_factor_;  // (1) fp64 each
+  Clip clip_;
+  double clip_norm_ = 0, largest_score_ = 0;  // clip_norm_: of this step
+  Tensor step_, schedule_;                    // (1) fp64 each: the step, the schedule's factor
+  Tensor squares_, clip_factor_;              // (1) fp64 each
 };
 
 }  // namespace murmur

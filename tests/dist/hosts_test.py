@@ -22,7 +22,8 @@ import time
 import hosts
 from mpi_test import complaints, expect, failures, output_of
 
-STRATEGIES = ("sharded", "fsdp", "all_reduce", "local_sgd")
+STRATEGIES = ("sharded", "fsdp", "all_reduce", "local_sgd", "gradient_tracking")
+OWN_WEIGHTS = ("local_sgd", "gradient_tracking")  # ranks go ways of their own
 # In each of which a rank sends, on average, (N-1)/N of the parameters.
 COLLECTIVES = {"sharded": 2, "all_reduce": 2}
 RANKS = 4
@@ -63,18 +64,19 @@ class Runs:
     def here(self, words, cores=1):  # in one process
         return self.start([self.murmur, *words], cores)
 
-    def launch(self, words, ranks=RANKS):
-        return self.start([self.murmur, "launch", "-n", str(ranks), "--", *words])
+    def launch(self, words, ranks=RANKS, survive=False):
+        return self.start([self.murmur, "launch", "-n", str(ranks),
+                           *(["--survive"] if survive else []), "--", *words])
 
     def mpirun(self, words, ranks=RANKS):
         return self.start(["mpirun", "-n", str(ranks), "--oversubscribe", "--bind-to", "none",
                            self.murmur, *words, "--transport", "mpi"])
 
-    def on(self, cluster, words):
+    def on(self, cluster, words, extra=()):
         environment = dict(os.environ, OMP_NUM_THREADS="1")
-        return cluster.mpirun([self.murmur, *words, "--transport", "mpi"], env=environment,
-                              text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+        return cluster.mpirun([self.murmur, *words, "--transport", "mpi"], extra_mca=extra,
+                              env=environment, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def losses(self, name):
         """The columns of the log, as they are written."""
@@ -144,14 +146,14 @@ def ranks_of(runs, name):
     return found
 
 
-def strike(process, runs, name, number, step):
-    """Sends a signal to rank 2 as soon as there is a checkpoint of a step. Its process, or None."""
+def strike(process, runs, name, number, step, rank=2):
+    """Sends a signal to a rank as soon as there is a checkpoint of a step. Its process, or None."""
     limit = time.monotonic() + 60
     while not os.path.isdir(f"{runs.out(name)}/checkpoint/step-{step:08}"):
         if process.poll() is not None or time.monotonic() > limit:
             return None
         time.sleep(0.01)
-    pid = ranks_of(runs, name).get(2)
+    pid = ranks_of(runs, name).get(rank)
     if pid:
         os.kill(pid, number)
     return pid
@@ -230,6 +232,49 @@ def a_rank_is_stopped(runs, name, start, what):
     print(f"{what}: said after {said:.1f} s, ended after {seconds:.1f} s with exit code {code}")
 
 
+GRAPH = ("--topology", "ring", "--checkpoint-every", "100", "--eval-every", "100")
+
+
+def undisturbed_graph(runs):
+    finished(runs.here(runs.train("undisturbed.graph", "gradient_tracking", *GRAPH, "--nodes",
+                                  str(RANKS), "--transport", "threads", steps=LONG)),
+             "an undisturbed run over a graph")
+
+
+def last_validation(runs, name):
+    return float([loss for kind, loss in runs.losses(name) if kind == "val_loss"][-1])
+
+
+def a_node_dies(runs, name, start, rank, what):
+    """The others go on without it, soon, and train a model as good."""
+    words = runs.train(name, "gradient_tracking", *GRAPH, "--deadline", str(DEADLINE), steps=LONG)
+    process = start(words)
+    pid = strike(process, runs, name, signal.SIGKILL, 100, rank)
+    began, again = time.monotonic(), None
+    while process.poll() is None and again is None and time.monotonic() < began + 60:
+        with open(runs.out(name) + "/log.jsonl") as log:
+            if '"nodes":3' in log.read():
+                again = time.monotonic() - began
+        time.sleep(0.02)
+    code, output, _ = output_of(process, 120)
+    expect(pid is not None, f"{what}: it ran until its node could be killed", output)
+    expect(code == 0, f"{what}: exit code {code}", output)
+    expect(f"node {rank} lost" in output and "3 of 4 go on, edges dropped" in output,
+           f"{what}: it says who was lost and what was done", output)
+    # Ten more steps are in this time: then the log gets its lines.
+    expect(again is not None and again < DEADLINE + 1.5, f"{what}: on again after {again} s",
+           output)
+    with open(runs.out(name) + "/log.jsonl") as log:
+        steps = [int(step) for step in re.findall(r'"step":(\d+),', log.read())]
+    expect(steps == sorted(set(steps)) and steps[-1] == LONG and len(steps) > LONG - 12,
+           f"{what}: the log has its steps", str(steps))
+    ratio = last_validation(runs, name) / last_validation(runs, "undisturbed.graph")
+    expect(ratio < 1.02, f"{what}: validation loss {ratio:.4f} of the undisturbed run's", output)
+    expect_nobody(runs, name, what)
+    print(f"{what}: on again after {again or 0:.2f} s (deadline {DEADLINE} s), validation loss "
+          f"{ratio:.4f} of the undisturbed run's")
+
+
 def on_one_host(runs):
     """Every strategy: threads = mpirun = murmur launch, with any number of cores."""
     for strategy in STRATEGIES:
@@ -269,7 +314,7 @@ def on_four_hosts(runs, cluster):
         finished(runs.on(cluster, runs.train(name, strategy, "--eval-every", "5")),
                  f"4 hosts, {strategy}")
         expect_same(runs, name, f"threads.{strategy}", f"4 hosts, {strategy}")
-        if strategy != "local_sgd":  # whose ranks go ways of their own
+        if strategy not in OWN_WEIGHTS:
             worst.append(expect_close(runs, name, "self", f"4 hosts, {strategy}, or one rank"))
     print(f"4 hosts: the files of one process; losses within {max(worst):.1g} of one rank")
 
@@ -321,6 +366,10 @@ def main():
         undisturbed(runs)
         a_rank_is_killed(runs, "killed", runs.launch, runs.launch, "launch, a rank is killed", True)
         a_rank_is_stopped(runs, "stopped", runs.mpirun, "a rank is stopped")
+        undisturbed_graph(runs)
+        survive = lambda words: runs.launch(words, survive=True)
+        a_node_dies(runs, "graph.launch", survive, 2, "launch --survive, a node dies")
+        a_node_dies(runs, "graph.first", survive, 0, "launch --survive, the first node dies")
         reason = hosts.skip()
         if reason:
             print("skipped: four hosts:", reason)
@@ -335,6 +384,9 @@ def main():
                 a_rank_is_killed(runs, "killed.launch", launched, there,
                                  "launch on 4 hosts, a rank is killed", True)
                 a_rank_is_stopped(runs, "stopped.hosts", there, "4 hosts, a rank is stopped")
+                a_node_dies(runs, "graph.hosts",
+                            lambda words: runs.on(cluster, words, ["--enable-recovery"]), 2,
+                            "4 hosts, a node dies")
     seconds = time.monotonic() - began
     print(f"{len(failures)} failed" if failures else "all passed", f"in {seconds:.0f} s")
     return 1 if failures else 0

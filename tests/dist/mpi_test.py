@@ -1,6 +1,6 @@
 """The transport mpi, run by mpirun on this machine and, as root, on hosts of network namespaces.
 
-    mpi_test.py PATH/OF/mpi_check PATH/OF/murmur
+    mpi_test.py PATH/OF/mpi_check PATH/OF/murmur PATH/OF/mpi_weights
 
 Exit code 77: mpirun is missing.
 """
@@ -111,6 +111,17 @@ def on_several_hosts(check):
                "4 hosts: survivors name the one that was killed", output)
 
 
+def same_weights(weights):
+    """Every decentralised strategy: processes of MPI train what threads train, to the bit."""
+    for ranks in (3, 4):
+        code, threads, _ = output_of(start([weights, "threads", str(ranks)]), 60)
+        expect(code == 0 and threads.count("\n") >= 10, f"{ranks} threads: strategies", threads)
+        code, processes, _ = mpirun(ranks, weights, "mpi")
+        expect(code == 0 and processes == threads,
+               f"{ranks} ranks: strategies on threads and on mpi give the same bits",
+               threads + processes)
+
+
 def launches(check, murmur):
     def launch(*words):
         return output_of(start([murmur, "launch", *words]), 30)
@@ -130,11 +141,12 @@ def launches(check, murmur):
 
 
 def main():
-    check, murmur = sys.argv[1:3]
+    check, murmur, weights = sys.argv[1:4]
     if not shutil.which("mpirun"):
         print("skipped: there is no mpirun; install openmpi-bin")
         return 77
     on_one_host(check)
+    same_weights(weights)
     launches(check, murmur)
     reason = hosts.skip()
     if reason:

@@ -5,6 +5,7 @@
 
 #include <mutex>
 
+#include "dist/collectives.h"
 #include "dist/replica.h"
 #include "dist/transport.h"
 #include "tests/optim/training.h"
@@ -16,6 +17,8 @@ struct Experiment {
   ReplicaSettings settings;
   std::string strategy = "local";
   Settings strategy_settings;
+  TopologyOptions graph{.lazy = true};  // lazy suits every strategy
+  std::vector<int> shares;  // by rank: whose share of each batch it gets; empty: its own
   int64_t steps = 20, evaluations = 0;
 
   Experiment(const std::string& optimizer, const Settings& options = {}, DType dtype = DType::f64) {
@@ -33,8 +36,9 @@ struct Outcome {
   // Of ranks that train weights of their own: also those of the others, under "NAME of rank 1".
   std::map<std::string, std::vector<double>> weights;
   std::vector<double> losses;
-  std::map<std::string, Traffic> traffic;  // sums over ranks
-  std::vector<int64_t> state_bytes, flat_bytes;
+  std::map<std::string, Traffic> traffic;        // sums over ranks
+  std::vector<int64_t> state_bytes, flat_bytes;  // of the optimizers; of the weights
+  std::vector<int64_t> strategy_bytes;           // of what the strategy remembers
 };
 
 inline Tensor made_up_tokens(int64_t sequences, int64_t block, int64_t vocabulary, uint64_t step,
@@ -55,6 +59,7 @@ inline Outcome run(const Experiment& x, int ranks, const std::string& transport 
   run_ranks(transport, world, [&](Communicator& c) {
     auto strategy = make_strategy(x.strategy);
     configure(*strategy, x.strategy, x.strategy_settings);
+    strategy->graph = x.graph;
     strategy->join(c);
     Replica replica(x.settings, c, *strategy);
     const GptConfig& m = x.settings.model;
@@ -65,7 +70,9 @@ inline Outcome run(const Experiment& x, int ranks, const std::string& transport 
                                      uint64_t(step), 1),
              targets = made_up_tokens(x.settings.batch_size, m.block_size, m.vocab_size,
                                       uint64_t(step), 2);
-      int64_t begin = replica.first_sequence(), end = begin + replica.sequences();
+      int share = x.shares.empty() ? c.rank() : x.shares[size_t(c.rank())];
+      int64_t begin = share_begin(x.settings.batch_size, share, c.size()),
+              end = begin + replica.sequences();
       cpu_engine().copy(tokens.slice(begin, end), replica.tokens);
       cpu_engine().copy(targets.slice(begin, end), replica.targets);
       replica.set_step(step, 1);
@@ -77,6 +84,9 @@ inline Outcome run(const Experiment& x, int ranks, const std::string& transport 
     losses_of[c.rank()] = losses;
     for (const auto& [what, traffic] : c.traffic()) outcome.traffic[what] += traffic;
     outcome.state_bytes.push_back(replica.update.state_bytes());
+    outcome.strategy_bytes.push_back(0);
+    for (const Strategy::State& s : strategy->state())
+      outcome.strategy_bytes.back() += int64_t(s.tensor.bytes());
     outcome.flat_bytes.push_back(int64_t(replica.model.parameters.values().bytes()));
     const Parameters& parameters = replica.model.parameters;
     for (const Parameter& p : parameters.all()) {

@@ -1,0 +1,63 @@
+// dist/d2.cpp - D2, or exact diffusion (Tang et al., arXiv 1803.07068; Yuan et al., arXiv
+// 1702.05122): one exchange, and no bias from data that differ between nodes.
+//
+//   p_t = x_t - u(x_t)                           what the optimizer makes of x_t
+//   x_{t+1} = W (p_t + x_t - p_{t-1})            with p_{-1} = x_0: the first step is plain
+//
+// With u = lr g this is x_{t+1} = W (2 x_t - x_{t-1} - lr (g_t - g_{t-1})). Stable where W is
+// static and symmetric with eigenvalues above -1/3: Metropolis rings of even size lie exactly on it
+// and want lazy weights.
+#include <fmt/format.h>
+
+#include "dist/decentralised.h"
+#include "tensor/engine.h"
+
+namespace murmur {
+namespace {
+
+class D2 final : public Decentralised {
+ public:
+  void suits(const TopologyReport& w, const Topology& topology) const override {
+    Decentralised::suits(w, topology);
+    if (topology.rounds() > 1 || topology.directed())
+      throw InputError(
+          "topology: d2 needs a static, symmetric graph; use ring, torus, complete, ..");
+    double smallest = *w.smallest_eigenvalue;
+    if (smallest < -1.0 / 3 + 1e-9)
+      throw InputError(fmt::format(
+          "topology: d2 diverges where W has an eigenvalue at or below -1/3, and this one has "
+          "{:.4f}; add --lazy-weights true",
+          smallest));
+  }
+
+  void before_update() override { engine(weights().device()).copy(weights(), before_); }
+  void after_update() override {
+    Tensor& x = weights();
+    const Engine& e = engine(x.device());
+    e.scale(-1, last_, {before_, true});  // x_t - p_{t-1}
+    e.copy(x, last_);                     // p_t
+    e.scale(1, before_, {x, true});
+    mix_weights();
+  }
+
+  std::vector<State> state() override {
+    std::vector<State> all = Decentralised::state();
+    all.push_back({"strategy.adapted", last_, true});
+    return all;
+  }
+
+ private:
+  int remembers() const override { return 1; }
+  void restart() override {
+    if (!last_) last_ = like_weights(), before_ = like_weights();
+    engine(last_.device()).copy(weights(), last_);
+  }
+
+  Tensor last_, before_;  // p_{t-1}; within a step x_t
+};
+
+}  // namespace
+
+std::unique_ptr<Strategy> make_d2() { return std::make_unique<D2>(); }
+
+}  // namespace murmur

@@ -1,0 +1,288 @@
+// dist/mixing.cpp - pieces sent, received, decoded, and added in one weighted sum.
+#include "dist/mixing.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "dist/topology_report.h"
+#include "tensor/engine.h"
+
+namespace murmur {
+namespace {
+
+// Calls f(begin, end) piece by piece.
+template <class F>
+void over_pieces(int64_t n, const F& f) {
+  for (int64_t begin = 0; begin < n; begin += kPiece) f(begin, std::min(n, begin + kPiece));
+}
+
+int64_t kept(double keep, int64_t n) {
+  return std::clamp(int64_t(std::ceil(keep * double(n))), int64_t(1), n);
+}
+
+// Which of a changing topology's graphs.
+int graph_of(const Topology& topology, const MixingOptions& options, int64_t step, int64_t round) {
+  return int(((step - 1) * options.rounds + round) % topology.rounds());
+}
+
+int64_t bytes_on_wire(const MixingOptions& options, int64_t n, DType type) {
+  if (options.keep < 1) return 8 * kept(options.keep, n);
+  if (options.wire == "int8") return 4 * packed_words(n);
+  return n * int64_t(size_of(options.wire == "bf16" ? DType::bf16 : type));
+}
+
+Tensor copy_of(const Tensor& x, DType type) {
+  Tensor copy(x.shape(), type, x.device());
+  engine(x.device()).copy(x, copy);
+  return copy;
+}
+
+// The k elements largest in size: their places, then their values as bits of fp32.
+Tensor largest(const Tensor& x, int64_t k) {
+  Tensor host = copy_of(to(Device::cpu, x), DType::f32), packed({2 * k}, DType::i32);
+  const float* values = host.data<float>();
+  std::vector<int32_t> places(size_t(x.numel()));
+  for (size_t i = 0; i < places.size(); i++) places[i] = int32_t(i);
+  std::nth_element(places.begin(), places.begin() + k - 1, places.end(), [&](int32_t a, int32_t b) {
+    float x = std::abs(values[a]), y = std::abs(values[b]);
+    return x != y ? x > y : a < b;
+  });
+  std::sort(places.begin(), places.begin() + k);
+  for (int64_t i = 0; i < k; i++) {
+    packed.data<int32_t>()[i] = places[size_t(i)];
+    packed.data<int32_t>()[k + i] = bit_cast<int32_t>(values[places[size_t(i)]]);
+  }
+  return to(x.device(), packed);
+}
+
+void scatter(const Tensor& packed, Tensor& x) {
+  Tensor here = to(Device::cpu, packed), host = Tensor::zeros(x.shape());
+  int64_t k = packed.numel() / 2;
+  for (int64_t i = 0; i < k; i++)
+    host.data<float>()[here.data<int32_t>()[i]] = bit_cast<float>(here.data<int32_t>()[k + i]);
+  engine(x.device()).copy(host, x);
+}
+
+}  // namespace
+
+const std::vector<std::string> kWires = {"fp32", "bf16", "int8"};
+
+Mixer::Mixer(Communicator& c, std::string what, Topology topology, MixingOptions options)
+    : c_(c), what_(std::move(what)), topology_(topology), options_(std::move(options)) {
+  use(std::move(topology));
+}
+
+void Mixer::use(Topology topology) {
+  topology_ = std::move(topology);
+  TopologyReport w = report(topology_);
+  differences_ = w.row_stochastic;
+  check(topology_.nodes() == c_.size(), "mixing: a graph of another size than the world");
+  bool fixed = topology_.rounds() == 1;
+  if (options_.replicas && !fixed) {
+    throw InputError(
+        "topology: replicas (strategy.wire int8, or strategy.keep) need a graph that "
+        "stays the same; use a static one, or wire bf16");
+  }
+  if (options_.chebyshev) {
+    if (!fixed || topology_.directed())
+      throw InputError(
+          "strategy.chebyshev: needs a static, symmetric topology; use ring, torus, ..");
+    rho_ = w.rho;
+  }
+  replica_ = pull_ = Tensor();
+  under_way_.clear();
+  left_out_.clear();
+  mixed_ = 0;
+}
+
+Mixer::Flight Mixer::start(int graph, const Tensor& piece) {
+  const Engine& e = engine(piece.device());
+  int64_t n = piece.numel();
+  Flight f;
+  if (options_.keep < 1) {
+    f.sent = largest(piece, kept(options_.keep, n));
+    f.own = Tensor(piece.shape(), piece.dtype(), piece.device());
+    scatter(f.sent, f.own);
+  } else if (options_.wire == "int8") {
+    f.sent = Tensor({packed_words(n)}, DType::i32, piece.device());
+    e.quantize(piece, f.sent);
+    f.own = Tensor(piece.shape(), piece.dtype(), piece.device());
+    e.dequantize(f.sent, f.own);
+  } else {
+    bool half = options_.wire == "bf16";
+    f.own = half || !differences_ ? copy_of(piece, half ? DType::bf16 : piece.dtype()) : piece;
+    f.sent = f.own;
+  }
+  std::vector<Message> sends, receives;
+  bool isolated = left_out_.count(c_.rank()) > 0;
+  for (const Topology::In& in : topology_.in(graph, c_.rank())) {
+    if (isolated || left_out_.count(in.peer)) continue;
+    f.theirs.push_back(Tensor(f.sent.shape(), f.sent.dtype(), f.sent.device()));
+    f.weights.push_back(in.weight);
+    receives.push_back({in.peer, f.theirs.back()});
+  }
+  for (int peer : topology_.out(graph, c_.rank())) {
+    if (isolated || left_out_.count(peer)) continue;
+    sends.push_back({peer, f.sent});
+    if (!differences_) f.given.push_back(topology_.weight(graph, peer, c_.rank()));
+  }
+  f.pending = c_.start(what_, std::move(sends), std::move(receives));
+  return f;
+}
+
+void Mixer::land(Flight& f) {
+  c_.wait(*f.pending, what_);
+  f.pending.reset();
+  if (f.sent.dtype() != DType::i32) return;
+  for (Tensor& their : f.theirs) {
+    Tensor decoded(f.own.shape(), f.own.dtype(), f.own.device());
+    if (options_.keep < 1)
+      scatter(their, decoded);
+    else
+      engine(their.device()).dequantize(their, decoded);
+    their = decoded;
+  }
+}
+
+void Mixer::add(Flight& f, Tensor& x) const {
+  const Engine& e = engine(x.device());
+  if (differences_) {
+    if (!f.theirs.empty()) e.mix(x, f.own, f.theirs, f.weights, x);
+    return;
+  }
+  // What a node gives away it loses, listener by listener: q is then counted from 0.
+  Tensor nothing = Tensor::zeros(f.own.shape(), f.own.dtype(), f.own.device());
+  std::vector<Tensor> moved = f.theirs;
+  std::vector<double> weights = f.weights;
+  for (double w : f.given) {
+    moved.push_back(f.own);
+    weights.push_back(-w);
+  }
+  e.mix(x, nothing, moved, weights, x);
+}
+
+void Mixer::mix(int64_t step, Tensor x) {
+  if (topology_.nodes() == 1) return;
+  if (options_.replicas) return mix_replicas(step, x);
+  std::vector<Tensor> pieces;
+  over_pieces(x.numel(),
+              [&](int64_t begin, int64_t end) { pieces.push_back(x.slice(begin, end)); });
+  Flight next = start(graph_of(topology_, options_, step, 0), pieces[0]);
+  for (size_t i = 0; i < pieces.size(); i++) {
+    Flight flight = std::move(next);
+    if (i + 1 < pieces.size()) next = start(graph_of(topology_, options_, step, 0), pieces[i + 1]);
+    Tensor before = options_.chebyshev ? copy_of(pieces[i], x.dtype()) : Tensor();
+    land(flight);
+    add(flight, pieces[i]);
+    more_rounds(step, pieces[i], before);
+  }
+}
+
+// Chebyshev, with a_0 = 1, a_1 = 1 / rho, a_{k+1} = (2 / rho) a_k - a_{k-1}:
+//   x_{k+1} = x_{k-1} + 2 a_k / (rho a_{k+1}) (W x_k - x_{k-1})
+void Mixer::more_rounds(int64_t step, Tensor piece, const Tensor& before) {
+  const Engine& e = engine(piece.device());
+  bool fast = before && rho_ > 1e-12;
+  Tensor last = before;
+  double a = 1, next_a = fast ? 1 / rho_ : 1;
+  for (int64_t k = 1; k < options_.rounds; k++) {
+    Tensor now = fast ? copy_of(piece, piece.dtype()) : Tensor();
+    Flight flight = start(graph_of(topology_, options_, step, k), piece);
+    land(flight);
+    add(flight, piece);
+    if (!fast) continue;
+    double after = 2 / rho_ * next_a - a;
+    e.scale(-1, last, {piece, true});  // as a difference, so that rounded factors keep the mean
+    e.scale(2 * next_a / (rho_ * after), piece, {last, true});
+    e.copy(last, piece);
+    last = now;
+    a = std::exchange(next_a, after);
+  }
+}
+
+void Mixer::begin_memory(const Tensor& x) {
+  if (!options_.replicas) return;
+  replica_ = copy_of(x, x.dtype());
+  pull_ = Tensor::zeros(x.shape(), x.dtype(), x.device());
+}
+
+std::vector<Tensor> Mixer::memory() const {
+  return replica_ ? std::vector<Tensor>{replica_, pull_} : std::vector<Tensor>{};
+}
+
+void Mixer::mix_replicas(int64_t step, Tensor x) {
+  if (!replica_) {
+    for (Tensor* memory : {&replica_, &pull_})
+      *memory = Tensor::zeros(x.shape(), x.dtype(), x.device());
+  }
+  if (!left_out_.empty()) return;  // what neighbours miss now they would miss for ever
+  const Engine& e = engine(x.device());
+  for (int64_t k = 0; k < options_.rounds; k++) {
+    over_pieces(x.numel(), [&](int64_t begin, int64_t end) {
+      Tensor piece = x.slice(begin, end), replica = replica_.slice(begin, end),
+             pull = pull_.slice(begin, end), difference = copy_of(piece, x.dtype());
+      e.scale(-1, replica, {difference, true});
+      Flight flight = start(graph_of(topology_, options_, step, k), difference);
+      land(flight);
+      e.scale(1, flight.own, {replica, true});
+      if (!flight.theirs.empty()) e.mix(pull, flight.own, flight.theirs, flight.weights, pull);
+      e.scale(options_.gamma, pull, {piece, true});
+    });
+  }
+  guard();
+}
+
+// A gamma that is too large lets the differences between nodes grow without end.
+void Mixer::guard() {
+  if (mixed_++ % 10 != 0) return;
+  auto square = [](const Tensor& x) {
+    Tensor squares({1}, DType::f64, x.device());
+    engine(x.device()).sum_of_squares(x, squares);
+    return item(squares);
+  };
+  double move = square(pull_), size = square(replica_);
+  if (mixed_ < 30) first_move_ = std::max(first_move_, move);
+  if (move <= std::max(size / 4, 4 * first_move_)) return;
+  throw Error(fmt::format("{}: compressed gossip diverges; lower --strategy.gamma ({} now)", what_,
+                          options_.gamma));
+}
+
+void Mixer::begin(int64_t step, const Tensor& x) {
+  if (topology_.nodes() == 1) return;
+  std::vector<Flight>& flights = under_way_.emplace_back();
+  over_pieces(x.numel(), [&](int64_t begin, int64_t end) {
+    flights.push_back(start(graph_of(topology_, options_, step, 0), x.slice(begin, end)));
+  });
+}
+
+void Mixer::finish(Tensor x) {
+  if (topology_.nodes() == 1) return;
+  int64_t begin = 0;
+  for (Flight& flight : under_way_.front()) {
+    Tensor piece = x.slice(begin, begin + flight.own.numel());
+    land(flight);
+    add(flight, piece);
+    begin += piece.numel();
+  }
+  under_way_.pop_front();
+}
+
+Traffic traffic_of(const Topology& topology, const MixingOptions& options, int64_t step, int64_t n,
+                   DType type) {
+  Traffic all;
+  if (topology.nodes() == 1) return all;
+  for (int64_t k = 0; k < options.rounds; k++) {
+    int64_t messages = 0;
+    for (int i = 0; i < topology.nodes(); i++)
+      messages += int64_t(topology.out(graph_of(topology, options, step, k), i).size());
+    over_pieces(n, [&](int64_t begin, int64_t end) {
+      all += {messages * bytes_on_wire(options, end - begin, type), messages, 1};
+    });
+  }
+  return all;
+}
+
+}  // namespace murmur
