@@ -26,6 +26,7 @@ constexpr int64_t kVocabulary = 256;  // unless the configuration names another
 std::unique_ptr<Strategy> strategy_of(const Config& config, const std::string& name) {
   std::unique_ptr<Strategy> strategy = make_strategy(name);
   if (name == config.strategy) configure(*strategy, name, config.strategy_options);
+  strategy->graph = config.graph;
   return strategy;
 }
 
@@ -64,7 +65,7 @@ Counted count(const Config& config, const std::string& name, int64_t ranks) {
                            activation_type(config),
                            device_of(config),
                            make_routes(config),
-                           config.clip,
+                           clip_of(config),
                            config.batch_size,
                            1};
   Counted counted;
@@ -83,7 +84,7 @@ Counted count(const Config& config, const std::string& name, int64_t ranks) {
     };
     step();
     c.reset_traffic();
-    for (int64_t i = 0; i < strategy->period(); i++) step();
+    for (int64_t i = 0; i < strategy->period(int(ranks)); i++) step();
     Traffic traffic;
     for (const std::string& kind : strategy->kinds()) {
       if (c.traffic().count(kind)) traffic += c.traffic().at(kind);
@@ -139,7 +140,7 @@ Json counted_row(const Config& config, const Shapes& shapes, const std::string& 
   Counted counted = count(config, name, ranks);
   DType type = activation_type(config);
   Plan plan = strategy->plan(shapes.banks(), shapes.of_banks, type, int(ranks));
-  int64_t period = strategy->period();
+  int64_t period = strategy->period(int(ranks));
   double n = double(ranks), bytes = double(counted.bytes) / double(period);
   double of_matrices = bytes_of_matrices(*strategy, shapes, type, bytes, ranks);
   double published = strategy->published_sends(int(ranks));

@@ -57,6 +57,8 @@ Standing standing_of(const Entrant& entrant) {
     s.val_loss.push_back(run.val_loss);
     step_ms.insert(step_ms.end(), run.step_ms.begin(), run.step_ms.end());
     if (run.state_bytes) s.state_bytes = run.state_bytes;
+    if (run.consensus) s.consensus.push_back(*run.consensus);
+    if (run.node_spread) s.node_spread.push_back(*run.node_spread);
   }
   s.mean = mean(s.val_loss);
   s.error = s.diverged() ? NAN : standard_error(s.val_loss);
@@ -102,8 +104,8 @@ Verdict verdict_on(const Standing& first, const Standing& second) {
 
 void refuse_own_settings(const std::vector<Assignment>& settings) {
   for (const auto& [name, value] : settings) {
-    if (name == "optimizer")
-      throw InputError(fmt::format("optimizer: a race has several; --optimizers {},..", value));
+    if (name == "optimizer" || name == "recipe")
+      throw InputError(fmt::format("{}: a race has several; --optimizers {},..", name, value));
     if (name != "lr" && !name.starts_with("optimizer.")) continue;
     std::string key = name.substr(name.find('.') + 1);
     throw InputError(
@@ -145,7 +147,7 @@ Comparison judge(const Config& config, const std::vector<Entrant>& entrants,
   return c;
 }
 
-void compare(const CompareOptions& options) {
+std::optional<Comparison> race_and_judge(const CompareOptions& options) {
   refuse_own_settings(options.settings);
   if (options.tune_seeds > options.seeds) {
     throw InputError(fmt::format("tune-seeds: {} is more than the {} seeds of the race",
@@ -166,8 +168,14 @@ void compare(const CompareOptions& options) {
     race.shared.emplace_back("eval_every", std::to_string(config.eval_every));
   }
   std::optional<std::vector<Entrant>> entrants = run_race(race);
-  if (entrants)
-    report(judge(config, *entrants, options.target), options.json);
+  if (!entrants) return {};
+  return judge(config, *entrants, options.target);
+}
+
+void compare(const CompareOptions& options) {
+  std::optional<Comparison> comparison = race_and_judge(options);
+  if (comparison)
+    report(*comparison, options.json);
   else
     fmt::print("the same command goes on\n");
 }

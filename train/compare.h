@@ -21,7 +21,8 @@ struct Standing {
   std::optional<double> mean_steps_to_target{};           // where every seed reached it
   double ms_per_step = NAN;                               // median over all steps of all seeds
   std::optional<int64_t> state_bytes{};
-  double fall = NAN;  // of the mean curve near its end, per 100 steps
+  std::vector<double> consensus{}, node_spread{};  // per seed, where there are nodes
+  double fall = NAN;                               // of the mean curve near its end, per 100 steps
   std::vector<Trial> trials{};
   bool at_edge = false;  // the best rate is the smallest or largest that was tried
   std::vector<double> curve_steps{}, curve{}, curve_error{};  // validations that all seeds have
@@ -61,6 +62,9 @@ struct CompareOptions {
   std::optional<double> target{};
   std::vector<Assignment> settings{};  // of all runs
 };
+
+// The race of `options`, trained and judged; nothing where Ctrl-C came.
+std::optional<Comparison> race_and_judge(const CompareOptions& options);
 
 // The command: races, judges, prints the tables, writes DIR/compare.md, .json and .png.
 void compare(const CompareOptions& options);

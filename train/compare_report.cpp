@@ -31,12 +31,18 @@ ListTable results(const Comparison& c) {
                    "tokens to target", "ms/step", "state"},
                   {}};
   double tokens = double(c.config.batch_size * c.config.block_size);
+  bool nodes = std::any_of(c.standings.begin(), c.standings.end(),
+                           [](const Standing& s) { return !s.consensus.empty(); });
+  if (nodes) table.columns.insert(table.columns.end(), {"nodes apart", "spread of nodes"});
   for (const Standing& s : c.standings) {
     const auto& steps = s.mean_steps_to_target;
     table.rows.push_back({s.contender.label, number(s.rate, "{}"), loss_text(s.mean),
                           number(s.error), steps ? number(*steps, "{:.0f}") : "not reached",
                           steps ? number(*steps * tokens, "{:.0f}") : "not reached",
                           number(s.ms_per_step, "{:.1f}"), bytes_text(s.state_bytes)});
+    if (!nodes) continue;
+    for (const std::vector<double>* of_seeds : {&s.consensus, &s.node_spread})
+      table.rows.back().push_back(of_seeds->empty() ? "-" : number(mean(*of_seeds), "{:.3g}"));
   }
   return table;
 }
@@ -100,10 +106,10 @@ ListTable verdicts(const Comparison& c) {
 std::vector<std::string> notes(const Comparison& c) {
   std::vector<std::string> lines;
   lines.push_back(fmt::format(
-      "All runs: {} steps of {} tokens, seeds {} to {}; within a seed the first loss is the same "
-      "to "
-      "the bit.",
-      c.config.steps, c.config.batch_size * c.config.block_size, c.seeds.front(), c.seeds.back()));
+      "All runs: {} steps of {} tokens, seeds {} to {}; within a seed the first loss is the "
+      "same{}.",
+      c.config.steps, c.config.batch_size * c.config.block_size, c.seeds.front(), c.seeds.back(),
+      c.config.nodes > 1 ? " but for the order of sums" : " to the bit"));
   lines.push_back(fmt::format("Target: {} ({}); reached at the first validation that is not above.",
                               loss_text(c.target), c.target_from));
   for (const Standing& s : c.standings) {
@@ -147,22 +153,6 @@ std::vector<ListTable> tables(const Comparison& c) {
   return all;
 }
 
-std::string aligned(const ListTable& table) {
-  std::vector<std::vector<std::string>> rows = {table.columns};
-  rows.insert(rows.end(), table.rows.begin(), table.rows.end());
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); i++) {
-      size_t width = 0;
-      for (const auto& other : rows) width = std::max(width, other[i].size());
-      line += fmt::format("{:<{}}", row[i], width + 2);
-    }
-    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-  }
-  return text;
-}
-
 void write_plot(const Comparison& c, const std::string& path) {
   Plot plot{.title = fmt::format("{}: mean over {} seed{}", c.config.out, c.seeds.size(),
                                  c.seeds.size() == 1 ? "" : "s"),
@@ -185,7 +175,7 @@ void write_plot(const Comparison& c, const std::string& path) {
 
 std::string to_text(const Comparison& c) {
   std::string text;
-  for (const ListTable& table : tables(c)) text += "\n" + table.kind + "\n" + aligned(table);
+  for (const ListTable& table : tables(c)) text += "\n" + table.kind + "\n" + to_columns(table);
   text += "\n";
   for (const std::string& line : notes(c)) text += line + "\n";
   return text;
@@ -235,6 +225,8 @@ std::string to_json(const Comparison& c) {
                        {"tokens_to_target", reached ? json(*reached * tokens) : json()},
                        {"ms_per_step", s.ms_per_step},
                        {"state_bytes", maybe(s.state_bytes)},
+                       {"consensus", s.consensus},
+                       {"node_spread", s.node_spread},
                        {"fall_per_100_steps", s.fall},
                        {"tuning", tried},
                        {"at_edge", s.at_edge},

@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <sstream>
 
+#include "dist/faults.h"
 #include "dist/strategy.h"
 #include "dist/transport.h"
 #include "optim/registry.h"
 #include "tensor/nearest.h"
 #include "train/files.h"  // read_file
+#include "train/partition.h"
 
 namespace murmur {
 namespace {
@@ -25,6 +27,11 @@ std::vector<std::string> names_of(const List& list) {
 
 std::vector<std::string> or_auto(std::vector<std::string> names) {
   names.insert(names.begin(), "auto");
+  return names;
+}
+
+std::vector<std::string> or_none(std::vector<std::string> names) {
+  names.insert(names.begin(), "none");
   return names;
 }
 
@@ -67,7 +74,7 @@ NamedOptimizer configured_auxiliary(const Config& c) {
 
 std::vector<Option> Config::options() {
   constexpr double kMany = 1e15;
-  return {
+  std::vector<Option> all = {
       {"preset", &preset, "model and batch shape to start from", 0, 0, names_of(preset_list())},
       {"arch",
        &arch,
@@ -85,11 +92,14 @@ std::vector<Option> Config::options() {
       {"checkpointing", &checkpointing,
        "compute activations again in backward instead of keeping them"},
       {"data", &data, "folder made by `murmur data prepare`"},
+      {"partition", &partition,
+       "which node reads what: iid: its share of each batch; by-document: whole documents of its "
+       "own; dirichlet:ALPHA: uneven parts of every document"},
       {"out", &out, "run folder: configuration, log, plot, checkpoints"},
       {"steps", &steps, "optimizer steps", 1, kMany},
       {"batch_size", &batch_size, "sequences a step", 1, 1 << 20},
       {"accumulation", &accumulation, "micro-batches a step, on every rank", 1, 1 << 20},
-      {"seed", &seed, "of weights and data order", 0, kMany},
+      {"seed", &seed, "of weights, data order and partition", 0, kMany},
       {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
       {"device", &device, "where tensors live", 0, 0, {"cpu", "cuda"}},
       {"cuda_graph", &cuda_graph, "launch a whole step at once (GPU); for small models"},
@@ -107,7 +117,10 @@ std::vector<Option> Config::options() {
       {"strategy", &strategy,
        "what ranks do together around an update; auto: sharded, or local where there is one", 0, 0,
        or_auto(names_of(strategy_list()))},
+      {"faults", &faults, "what goes wrong and when, for experiments: lose:5@300,rejoin:5@400"},
       {"deadline", &deadline, "seconds a rank waits for another before the run ends", 0.1, 1e6},
+      {"recipe", &recipe, "a strategy and an optimizer that have a name together; other flags win",
+       0, 0, or_none(names_of(recipe_list()))},
       {"optimizer", &optimizer, "of the matrices, and of everything unless it is for matrices only",
        0, 0, names_of(optimizer_list())},
       {"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0,
@@ -115,7 +128,21 @@ std::vector<Option> Config::options() {
       {"row_blocks", &row_blocks,
        "packed queries, keys and values to the optimizer as one matrix, as three, or three a head",
        0, 0, kRowBlocks},
+      {"matrices",
+       &matrices,
+       "what an optimizer for matrices takes: those of the blocks, or embedding and head as well",
+       0,
+       0,
+       {"hidden", "all"}},
+      {"one_rate", &one_rate, "the auxiliary optimizer takes the first one's learning rate"},
       {"clip", &clip, "largest global gradient norm; 0: no clipping", 0, 1e9},
+      {"clip_growth", &clip_growth, "at step t the norm may be clip t^clip_growth", -10, 10},
+      {"clip_form",
+       &clip_form,
+       "gradients of at most that norm, or all of exactly that norm",
+       0,
+       0,
+       {"at_most", "exactly"}},
       {"schedule", &schedule, "learning rate over the run", 0, 0, names_of(schedule_list())},
       {"warmup", &warmup, "steps of linear warm-up", 0, kMany},
       {"min_lr", &min_lr, "learning rate at the end, relative to the peak", 0, 1},
@@ -128,6 +155,8 @@ std::vector<Option> Config::options() {
       {"log_every", &log_every, "steps between printed lines when the output is no terminal", 1,
        kMany},
   };
+  for (Option& option : graph.options()) all.push_back(std::move(option));
+  return all;
 }
 
 namespace {
@@ -146,6 +175,7 @@ void settle_ranks(Config& c) {
         "cuda_graph: a step that exchanges messages cannot be captured; leave cuda_graph off");
   }
   configured_strategy(c);  // checks its settings
+  Faults(c.faults).check_nodes(int(std::max<int64_t>(1, c.nodes ? c.nodes : 4096)));
 }
 
 }  // namespace
@@ -153,8 +183,52 @@ void settle_ranks(Config& c) {
 std::unique_ptr<Strategy> configured_strategy(const Config& c) {
   std::unique_ptr<Strategy> strategy = make_strategy(c.strategy);
   configure(*strategy, c.strategy, c.strategy_options);
+  strategy->graph = c.graph;
   return strategy;
 }
+
+const std::vector<Recipe>& recipe_list() {
+  auto recipe = [](std::string name, std::string formula, std::string summary,
+                   const std::string& settings) {
+    Recipe r{std::move(name), std::move(formula), std::move(summary), {}};
+    std::istringstream words(settings);
+    for (std::string word; words >> word;) {
+      size_t at = word.find('=');
+      r.settings.emplace_back(word.substr(0, at), word.substr(at + 1));
+    }
+    return r;
+  };
+  static const std::vector<Recipe> list = {
+#define RECIPE(name, formula, summary, settings) recipe(#name, formula, summary, settings),
+#include "train/recipes.def"
+#undef RECIPE
+  };
+  return list;
+}
+
+namespace {
+
+// What a recipe says, without settings of an optimizer or strategy whose place another takes.
+std::vector<Assignment> with_recipe(const std::vector<Assignment>& assignments) {
+  std::map<std::string, std::string> wanted;
+  for (const auto& [key, value] : assignments) wanted[key] = value;
+  std::vector<Assignment> all;
+  for (const Recipe& recipe : recipe_list()) {
+    if (recipe.name != wanted["recipe"]) continue;
+    for (const auto& [key, value] : recipe.settings) {
+      std::string owner = key.substr(0, key.find('.'));
+      std::string own;
+      for (const auto& [k, v] : recipe.settings)
+        if (k == owner) own = v;
+      bool replaced = key != owner && !wanted[owner].empty() && wanted[owner] != own;
+      if (!replaced) all.emplace_back(key, value);
+    }
+  }
+  all.insert(all.end(), assignments.begin(), assignments.end());
+  return all;
+}
+
+}  // namespace
 
 const std::vector<Preset>& preset_list() {
   static const std::vector<Preset> list = {
@@ -166,7 +240,8 @@ const std::vector<Preset>& preset_list() {
   return list;
 }
 
-Config make_config(const std::vector<Assignment>& assignments) {
+Config make_config(const std::vector<Assignment>& given) {
+  std::vector<Assignment> assignments = with_recipe(given);
   Config c;
   for (const auto& [key, value] : assignments) {
     if (key == "preset") c.preset = value;
@@ -185,6 +260,7 @@ Config make_config(const std::vector<Assignment>& assignments) {
       set_option(c.options(), "", key, value);
     }
   }
+  c.partition = text(partition_rule(c.partition));
   settle_ranks(c);
   if (c.batch_size / std::max<int64_t>(1, c.nodes) < c.accumulation) {
     throw InputError(fmt::format(
@@ -246,12 +322,16 @@ GptConfig model_config(const Config& c, int64_t data_vocab_size) {
 std::vector<Route> make_routes(const Config& c) {
   std::vector<Route> routes =
       default_routes(configured("optimizer", c.optimizer, c.optimizer_options),
-                     configured_auxiliary(c), c.row_blocks);
-  for (const Route& route : routes) {
-    if (route.role != Role::matrix && route.use.optimizer->matrices_only()) {
+                     configured_auxiliary(c), c.row_blocks, c.matrices == "all");
+  for (Route& route : routes) {
+    const Optimizer& main = *routes[0].use.optimizer;
+    if (c.one_rate) route.lr_scale = main.learning_rate / route.use.optimizer->learning_rate;
+    if (route.role == Role::vector && route.use.optimizer->matrices_only()) {
       throw InputError("auxiliary: " + route.use.name +
                        " is for matrices only, and it is to take the rest; use adamw");
     }
+    if (c.cuda_graph && c.clip_growth != 0)
+      throw InputError("cuda_graph: clip_growth changes a captured step; leave cuda_graph off");
     if (c.cuda_graph && !route.use.optimizer->replayable()) {
       throw InputError("cuda_graph: " + route.use.name +
                        " looks at the step's number on the host; leave cuda_graph off");
@@ -265,6 +345,8 @@ std::vector<Route> make_routes(const Config& c) {
   }
   return routes;
 }
+
+Clip clip_of(const Config& c) { return {c.clip, c.clip_growth, c.clip_form == "exactly"}; }
 
 Schedule make_schedule(const Config& c) {
   return {c.schedule, c.steps, c.warmup, c.min_lr, c.decay_fraction};

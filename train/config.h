@@ -11,6 +11,7 @@
 #include "nn/gpt.h"
 #include "optim/router.h"
 #include "optim/schedule.h"
+#include "optim/update.h"
 
 namespace murmur {
 
@@ -20,17 +21,21 @@ struct Config {
   int64_t n_layer = 4, n_head = 4, n_embd = 128, block_size = 64, vocab_size = 0;
   bool bias = true, checkpointing = false;
   // data and place
-  std::string data = "data/kjv", out = "runs/default";
+  std::string data = "data/kjv", partition = "iid", out = "runs/default";
   // run
   int64_t steps = 1000, batch_size = 12, accumulation = 1, seed = 1337, threads = 0;
   std::string device = "cpu", dtype = "auto", strategy = "auto", transport = "auto";
   bool cuda_graph = false;
   int64_t nodes = 0;
   double deadline = 120;
+  std::string faults;
   int64_t eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
   // update
   std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd", row_blocks = "whole";
-  double clip = 1, min_lr = 0.05, decay_fraction = 0.5;
+  std::string matrices = "hidden", clip_form = "at_most", recipe = "none";
+  bool one_rate = false;
+  TopologyOptions graph;
+  double clip = 1, clip_growth = 0, min_lr = 0.05, decay_fraction = 0.5;
   int64_t warmup = 100;
   // settings of the two optimizers by name: {"momentum", "0.9"}
   std::map<std::string, std::string> optimizer_options, auxiliary_options;
@@ -41,7 +46,7 @@ struct Config {
 
 using Assignment = std::pair<std::string, std::string>;  // "n_layer", "6"
 
-// Defaults, then the preset, then the assignments in order. `optimizer.momentum` and
+// Defaults, then preset and recipe, then the assignments in order. `optimizer.momentum` and
 // `auxiliary.beta1` reach the optimizers; `lr` is short for `optimizer.lr`. InputError names the
 // setting, what is wrong, and the nearest known name.
 Config make_config(const std::vector<Assignment>& assignments);
@@ -56,8 +61,16 @@ struct Preset {
 };
 const std::vector<Preset>& preset_list();
 
+// A strategy and an optimizer that have a name together, and their defaults.
+struct Recipe {
+  std::string name, formula, summary;
+  std::vector<Assignment> settings;
+};
+const std::vector<Recipe>& recipe_list();
+
 GptConfig model_config(const Config& config, int64_t data_vocab_size);
 std::vector<Route> make_routes(const Config& config);
+Clip clip_of(const Config& config);
 Schedule make_schedule(const Config& config);
 std::unique_ptr<Strategy> configured_strategy(const Config& config);
 Device device_of(const Config& config);

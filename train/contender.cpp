@@ -7,9 +7,11 @@
 #include <charconv>
 #include <cmath>
 #include <cstring>  // strchr
+#include <set>
 
 #include "optim/registry.h"
 #include "tensor/check.h"
+#include "tensor/nearest.h"
 
 namespace murmur {
 namespace {
@@ -64,6 +66,30 @@ std::string folder_of(const Contender& contender) {
   return folder;
 }
 
+std::vector<std::string> recipe_names() {
+  std::vector<std::string> names;
+  for (const Recipe& recipe : recipe_list()) names.push_back(recipe.name);
+  return names;
+}
+
+bool is_recipe(const std::string& name) {
+  for (const std::string& recipe : recipe_names())
+    if (recipe == name) return true;
+  return false;
+}
+
+double usual_rate(const std::string& name) {
+  if (is_recipe(name))
+    return make_routes(make_config({{"recipe", name}}))[0].use.optimizer->learning_rate;
+  std::vector<std::string> known = recipe_names();
+  for (const OptimizerEntry& entry : optimizer_list()) {
+    if (entry.name == name) return entry.make()->learning_rate;
+    known.push_back(entry.name);
+  }
+  throw InputError(fmt::format("optimizer: there is no '{}', nor a recipe; did you mean '{}'?",
+                               name, nearest(name, known)));
+}
+
 Contender parse_contender(const std::string& text, const std::vector<double>& factors) {
   size_t colon = std::min(text.find(':'), text.size());
   Contender contender{"", trimmed(text.substr(0, colon)), {}, {}, ""};
@@ -73,7 +99,7 @@ Contender parse_contender(const std::string& text, const std::vector<double>& fa
         "optimizers: a name is missing in '{}'; write name, or name:setting=value;setting=value",
         text));
   }
-  double usual = make_optimizer(contender.optimizer)->learning_rate;
+  double usual = usual_rate(contender.optimizer);
   for (double factor : factors) contender.rates.push_back(in_six_digits(factor * usual));
   if (colon == text.size()) return contender;
   bool rates_given = false;
@@ -88,7 +114,7 @@ Contender parse_contender(const std::string& text, const std::vector<double>& fa
       contender.rates = parse_numbers(value, '|', "lr");
     } else {
       contender.label += (contender.settings.empty() ? ":" : ";") + key + "=" + value;
-      bool whole = key == "auxiliary" || key.starts_with("auxiliary.");
+      bool whole = may_be_own(key);
       if (!contender.settings.emplace(whole ? key : "optimizer." + key, value).second)
         throw InputError(fmt::format("'{}' stands there twice; leave one out", key));
     }
@@ -97,6 +123,14 @@ Contender parse_contender(const std::string& text, const std::vector<double>& fa
 }
 
 }  // namespace
+
+bool may_be_own(const std::string& setting) {
+  static const std::set<std::string> own = {
+      "auxiliary", "strategy", "matrices", "one_rate", "row_blocks", "clip",          "clip_growth",
+      "clip_form", "schedule", "warmup",   "min_lr",   "weights",    "decay_fraction"};
+  return own.contains(setting) || setting.starts_with("auxiliary.") ||
+         setting.starts_with("strategy.");
+}
 
 std::vector<Contender> parse_contenders(const std::string& text, const std::string& factors) {
   std::vector<double> all_factors = {1};
@@ -137,7 +171,7 @@ std::vector<Contender> parse_contenders(const std::string& text, const std::stri
 Config contender_config(const std::vector<Assignment>& shared, const Contender& contender,
                         double rate) {
   std::vector<Assignment> all = shared;
-  all.emplace_back("optimizer", contender.optimizer);
+  all.emplace_back(is_recipe(contender.optimizer) ? "recipe" : "optimizer", contender.optimizer);
   for (const auto& setting : contender.settings) all.push_back(setting);
   all.emplace_back("optimizer.lr", fmt::format("{}", rate));
   return make_config(all);

@@ -9,6 +9,7 @@
 #include "dist/collectives.h"
 #include "dist/network.h"
 #include "dist/strategy.h"
+#include "dist/topology.h"
 #include "dist/transport.h"
 #include "optim/orthogonalizers.h"
 #include "optim/registry.h"
@@ -16,6 +17,8 @@
 #include "optim/schedule.h"
 #include "tensor/nearest.h"
 #include "train/config.h"
+#include "train/noise.h"
+#include "train/objective.h"
 #include "train/tokenizer.h"
 
 namespace murmur {
@@ -69,11 +72,22 @@ ListTable strategies() {
   return table;
 }
 
+ListTable recipes() {
+  ListTable table{"recipes", {"name", "summary", "formula", "settings"}, {}};
+  for (const Recipe& r : recipe_list()) {
+    std::string settings;
+    for (const auto& [key, value] : r.settings)
+      settings += (settings.empty() ? "" : " ") + key + "=" + value;
+    table.rows.push_back({r.name, r.summary, r.formula, settings});
+  }
+  return table;
+}
+
 ListTable networks() {
   ListTable table{"networks", {"name", "latency_us", "gigabytes_per_s", "summary"}, {}};
   for (const Network& n : network_list())
-    table.rows.push_back({n.name, fmt::format("{}", n.latency_us),
-                          fmt::format("{}", n.gigabytes_per_s), n.summary});
+    table.rows.push_back(
+        {n.name, fmt::format("{}", n.latency_us), fmt::format("{}", n.gigabytes_per_s), n.summary});
   return table;
 }
 
@@ -121,7 +135,16 @@ const std::vector<Kind>& kinds() {
        [] {
          return ListTable{"transports", {"name", "summary"}, name_and_summary(transport_list())};
        }},
+      {"topologies",
+       [] {
+         return ListTable{"topologies", {"name", "summary"}, name_and_summary(topology_list())};
+       }},
+      {"weights",
+       [] {
+         return ListTable{"weights", {"name", "summary"}, name_and_summary(weights_list())};
+       }},
       {"strategies", strategies},
+      {"recipes", recipes},
       {"collectives",
        [] {
          return ListTable{"collectives", {"name", "summary"}, name_and_summary(algorithm_list())};
@@ -130,6 +153,14 @@ const std::vector<Kind>& kinds() {
       {"tokenizers",
        [] {
          return ListTable{"tokenizers", {"name", "summary"}, name_and_summary(tokenizers())};
+       }},
+      {"objectives",
+       [] {
+         return ListTable{"objectives", {"name", "summary"}, name_and_summary(objective_list())};
+       }},
+      {"noises",
+       [] {
+         return ListTable{"noises", {"name", "summary"}, name_and_summary(noise_list())};
        }},
       {"presets", presets},
       {"config", config},
@@ -168,6 +199,22 @@ std::string to_markdown(const ListTable& table) {
     body += "|\n";
   }
   return head + "|\n" + rule + "|\n" + body;
+}
+
+std::string to_columns(const ListTable& table) {
+  std::vector<std::vector<std::string>> rows = {table.columns};
+  rows.insert(rows.end(), table.rows.begin(), table.rows.end());
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); i++) {
+      size_t width = 0;
+      for (const auto& other : rows) width = std::max(width, other[i].size());
+      line += fmt::format("{:<{}}", row[i], width + 2);
+    }
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return text;
 }
 
 std::string to_json(const ListTable& table) {

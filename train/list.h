@@ -15,6 +15,7 @@ struct ListTable {
 std::vector<std::string> list_kinds();
 ListTable list_table(const std::string& kind);  // InputError names the nearest kind
 std::string to_markdown(const ListTable& table);
+std::string to_columns(const ListTable& table);  // for a terminal, aligned by spaces
 std::string to_json(const ListTable& table);  // an array of objects with at least name and summary
 
 }  // namespace murmur

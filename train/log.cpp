@@ -39,6 +39,10 @@ void for_each_column(Row& row, Visit visit) {
   visit("bits_per_byte", row.bits_per_byte);
   visit("consensus", row.consensus);
   visit("nodes", row.nodes);
+  visit("consensus_spectral", row.consensus_spectral);
+  visit("tracker_error", row.tracker_error);
+  visit("node_train_loss", row.node_train_loss);
+  visit("node_val_loss", row.node_val_loss);
 }
 
 std::string number(int64_t value) { return fmt::format("{}", value); }
@@ -59,6 +63,12 @@ struct Writer {
   template <class Number>
   void operator()(const char* key, const std::optional<Number>& value) {
     if (value) (*this)(key, *value);
+  }
+  void operator()(const char* key, const std::vector<double>& values) {
+    if (values.empty()) return;
+    std::string list;
+    for (double value : values) list += (list.empty() ? "" : ",") + number(value);
+    line += fmt::format(",\"{}\":[{}]", key, list);
   }
 };
 
@@ -83,6 +93,16 @@ struct Reader {
   template <class Number>
   void operator()(const char* key, std::optional<Number>& value) const {
     if (object.contains(key)) (*this)(key, value.emplace());
+  }
+  void operator()(const char* key, std::vector<double>& values) const {
+    if (!object.contains(key)) return;
+    check(object.at(key).is_array(), [&] { return fmt::format("'{}' is no list", key); });
+    for (const nlohmann::json& value : object.at(key)) {
+      check(value.is_number() || value.is_null(),
+            [&] { return fmt::format("'{}' holds something that is no number", key); });
+      values.push_back(value.is_null() ? std::numeric_limits<double>::quiet_NaN()
+                                       : value.get<double>());
+    }
   }
 };
 

@@ -19,8 +19,12 @@ struct LogRow {
   int64_t step = 0, tokens = 0;
   double train_loss = 0, lr = 0, grad_norm = 0, step_ms = 0, tokens_per_s = 0;
   std::optional<double> val_loss{}, bits_per_byte{};  // on evaluation steps
-  std::optional<double> consensus{};                  // on several nodes
-  std::optional<int64_t> nodes{};
+  std::optional<int64_t> nodes{};                     // on several nodes
+  // Where nodes have weights of their own, on evaluation steps (dist/disagreement.h): their
+  // distances, how far the trackers' mean is from that of the gradients (relative), losses of
+  // single nodes.
+  std::optional<double> consensus{}, consensus_spectral{}, tracker_error{};
+  std::vector<double> node_train_loss{}, node_val_loss{};  // the latter on part of the text
 };
 
 class RunLog {

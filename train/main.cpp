@@ -16,14 +16,20 @@
 #include "tensor/nearest.h"
 #include "train/bench.h"
 #include "train/bench_dist.h"
+#include "train/bench_mixing.h"
 #include "train/compare.h"
+#include "train/compare_over.h"
 #include "train/config.h"
 #include "train/data.h"
 #include "train/evaluate.h"
+#include "train/graph.h"
 #include "train/list.h"
+#include "train/partition.h"
+#include "train/prepare.h"
 #include "train/revision.h"
 #include "train/run.h"
 #include "train/sample.h"
+#include "train/synthetic.h"
 #include "train/tokenizer.h"
 #include "train/trainer.h"
 
@@ -135,6 +141,16 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
   return saved;
 }
 
+// What `data info` prints; of `config` the partition, nodes, seed and block size count.
+void show_data(const std::string& folder, const Config& config) {
+  fmt::print("{}", text(describe_data(folder)));
+  const PartitionRule rule = partition_rule(config.partition);
+  if (rule.kind == PartitionRule::iid) return;
+  const Partition partition(Dataset(folder), rule, config.nodes, uint64_t(config.seed),
+                            config.block_size);
+  fmt::print("\n{}\n{}", partition.summary(), partition.table());
+}
+
 // A number from `low` on; CLI11's own check prints the largest double in full.
 CLI::Validator at_least(double low, double high = INFINITY) {
   auto refuse = [=](std::string& text) {
@@ -149,9 +165,42 @@ CLI::Validator at_least(double low, double high = INFINITY) {
 }
 constexpr double kMostSeeds = 1000;
 
-void run_sample(const std::string& folder, std::optional<int64_t> step, const std::string& prompt,
-                const SampleOptions& wanted, int64_t samples) {
-  Run run = open_run(folder, step);
+void add_synthetic_flags(CLI::App& command, SyntheticOptions& o) {
+  auto list = [&](const char* flag, auto& values, const char* summary) {
+    return command.add_option(flag, values, summary)
+        ->delimiter(',')
+        ->type_name("LIST")
+        ->capture_default_str();
+  };
+  auto value = [&](const char* flag, auto& value, const char* summary) {
+    return command.add_option(flag, value, summary)->capture_default_str();
+  };
+  Landscape& l = o.problem.landscape;
+  list("--recipes", o.recipes,
+       "who takes part; see murmur list recipes; each perhaps with settings of its own, as in "
+       "'demuon:strategy=gossip;optimizer.momentum=0.8'");
+  list("--lrs", o.factors, "learning rates to tune over, as factors of each recipe's")
+      ->check(at_least(1e-12, 1e12));
+  value("--seeds", o.seeds, "how many runs each: seed, seed + 1, ..")
+      ->check(at_least(1, kMostSeeds));
+  value("--objective", o.problem.objective, "see murmur list objectives");
+  value("--rows", l.rows, "of the matrix")->check(at_least(1, 4096));
+  value("--cols", l.cols, "of the matrix")->check(at_least(1, 4096));
+  value("--condition", l.condition, "of a node's function")->check(at_least(1, 1e12));
+  value("--heterogeneity", l.heterogeneity, "of the nodes' functions; 0: all the same")
+      ->check(at_least(0, 1e6));
+  value("--noise", o.problem.noise, "see murmur list noises");
+  value("--noise-scale", o.problem.noise_scale, "of every entry")->check(at_least(0, 1e12));
+  command.add_flag("--rates", o.rates,
+                   "the learning rate and momentum of the theory at several horizons, and how the "
+                   "mean stationarity falls");
+  list("--horizons", o.horizons, "steps of the runs of --rates")->check(at_least(1, 1e9));
+  command.add_option("--json", o.json, "the results once more, as JSON")->type_name("FILE");
+}
+
+void run_sample(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
+                const std::string& prompt, const SampleOptions& wanted, int64_t samples) {
+  Run run = open_run(folder, step, node);
   auto tokenizer = load_tokenizer(tokenizer_of(folder));
   SampleOptions options = wanted;
   options.vocabulary = tokenizer->vocab_size();
@@ -169,9 +218,9 @@ void run_sample(const std::string& folder, std::optional<int64_t> step, const st
   }
 }
 
-void run_eval(const std::string& folder, std::optional<int64_t> step,
+void run_eval(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
               const std::string& data_folder, bool json) {
-  Run run = open_run(folder, step);
+  Run run = open_run(folder, step, node);
   Dataset data(data_folder.empty() ? run.config.data : data_folder);
   int64_t vocabulary = run.model->gpt.config().vocab_size;
   if (data.vocab_size() > vocabulary) {
@@ -301,13 +350,41 @@ int run(int argc, char** argv) {
       ->check(at_least(0));
   compare_command->add_option("--json", race.json, "the results once more, as JSON")
       ->type_name("FILE");
+  std::string over;
+  bool paper = false;
+  compare_command
+      ->add_option("--over", over,
+                   "the same race in every combination of settings, as in "
+                   "'topology=ring,complete;partition=iid,by-document'")
+      ->type_name("LIST");
+  compare_command->add_flag("--paper-setup", paper,
+                            "the experiment of DeMuon's authors: model, batch, rates and schedules "
+                            "of their code for --topology");
   compare_command->callback([&] {
     race.settings = race_flags.assignments({{"out", "runs/compare"}});
     if (race_flags.given("target")) race.target = target;
-    compare(race);
+    if (paper) paper_setup(race);
+    over.empty() ? compare(race) : compare_over(race, over);
+  });
+
+  CLI::App* synthetic_command = app.add_subcommand(
+      "synthetic",
+      "decentralised methods on made-up functions with heavy-tailed noise: races, rates of theory");
+  SyntheticOptions suite;
+  ConfigFlags suite_flags(*synthetic_command);
+  add_synthetic_flags(*synthetic_command, suite);
+  synthetic_command->callback([&] {
+    suite.settings = suite_flags.assignments({{"out", "runs/synthetic"},
+                                              {"nodes", "8"},
+                                              {"steps", "4096"},
+                                              {"schedule", "constant"},
+                                              {"warmup", "0"}});
+    synthetic(suite);
   });
 
   constexpr const char* kWhichStep = "of which checkpoint; the newest when left out";
+  constexpr const char* kWhichNode = "weights of which node; the mean of all when left out";
+  std::optional<int64_t> node;
   std::string folder, prompt = "\n", data_folder;
   SampleOptions sampling;
   int64_t samples = 1;
@@ -315,6 +392,7 @@ int run(int argc, char** argv) {
   CLI::App* sample_command = app.add_subcommand("sample", "write text with a trained model");
   sample_command->add_option("run", folder, "run folder")->required();
   sample_command->add_option("--step", step, kWhichStep)->type_name("STEP");
+  sample_command->add_option("--node", node, kWhichNode)->check(at_least(0));
   sample_command->add_option("--prompt", prompt, "text to continue");
   sample_command->add_option("--tokens", sampling.tokens, "new tokens")
       ->capture_default_str()
@@ -333,14 +411,29 @@ int run(int argc, char** argv) {
       ->capture_default_str()
       ->check(at_least(1));
   sample_command->callback(
-      [&] { run_sample(folder, step_from("--step", step), prompt, sampling, samples); });
+      [&] { run_sample(folder, step_from("--step", step), node, prompt, sampling, samples); });
 
   CLI::App* eval_command = app.add_subcommand("eval", "validation loss of a trained model");
   eval_command->add_option("run", folder, "run folder")->required();
   eval_command->add_option("--step", step, kWhichStep)->type_name("STEP");
+  eval_command->add_option("--node", node, kWhichNode)->check(at_least(0));
   eval_command->add_option("--data", data_folder, "another data folder");
   eval_command->add_flag("--json", json, "machine-readable");
-  eval_command->callback([&] { run_eval(folder, step_from("--step", step), data_folder, json); });
+  eval_command->callback(
+      [&] { run_eval(folder, step_from("--step", step), node, data_folder, json); });
+
+  CLI::App* export_command = app.add_subcommand(
+      "export", "a run's weights as a folder of their own: the mean of all nodes, or one node's");
+  std::string export_to;
+  export_command->add_option("run", folder, "run folder")->required();
+  export_command->add_option("--out", export_to, "folder to write")->required();
+  export_command->add_option("--step", step, kWhichStep)->type_name("STEP");
+  export_command->add_option("--node", node, kWhichNode)->check(at_least(0));
+  export_command->callback([&] {
+    export_run(folder, step_from("--step", step), node, export_to);
+    fmt::print("{}: weights of step {}, for sample and eval\n", export_to,
+               open_run(export_to).step);
+  });
 
   CLI::App* data_command = app.add_subcommand("data", "prepare and describe data folders");
   data_command->require_subcommand(1);
@@ -360,7 +453,52 @@ int run(int argc, char** argv) {
       [&] { fmt::print("{}", text(prepare_data(files, tokenizer, out, val_fraction))); });
   CLI::App* info = data_command->add_subcommand("info", "what a data folder holds");
   info->add_option("dir", folder, "data folder")->required();
-  info->callback([&] { fmt::print("{}", text(describe_data(folder))); });
+  Config dealt;
+  dealt.nodes = 4;
+  info->add_option("--partition", dealt.partition,
+                   "show how this deals the text out: by-document or dirichlet:ALPHA");
+  info->add_option("--nodes", dealt.nodes, "to so many nodes")
+      ->capture_default_str()
+      ->check(at_least(1, 4096));
+  info->add_option("--seed", dealt.seed, "of the run")->capture_default_str()->check(at_least(0));
+  info->add_option("--block-size", dealt.block_size, "of the run")
+      ->capture_default_str()
+      ->check(at_least(1));
+  info->callback([&] { show_data(folder, dealt); });
+
+  CLI::App* graph_command = app.add_subcommand(
+      "graph", "a topology: who hears whom with which weight, how fast that mixes, what it sends");
+  GraphRequest graph;
+  std::map<std::string, std::string> graph_settings;
+  for (const Option& option : graph.topology.options()) {
+    std::string dashed = option.name;
+    std::replace(dashed.begin(), dashed.end(), '_', '-');
+    if (std::holds_alternative<bool*>(option.value)) {
+      graph_command->add_flag("--" + dashed, *std::get<bool*>(option.value), option.summary);
+    } else {
+      graph_command->add_option("--" + dashed, graph_settings[option.name], option.summary)
+          ->type_name(option.choices.empty() ? option_kind(option) : "NAME")
+          ->default_str(option_text(option));
+    }
+  }
+  graph_command->add_option("--nodes", graph.nodes, "how many")
+      ->capture_default_str()
+      ->check(at_least(1, 4096));
+  graph_command->add_option("--wire", graph.wire, "how values travel: fp32, bf16 or int8")
+      ->capture_default_str();
+  graph_command->add_option("--preset", graph.preset, "whose parameters are sent")
+      ->capture_default_str();
+  graph_command->add_option("--out", out, "a picture: the graph, and how averaging goes on it")
+      ->type_name("FILE.png");
+  graph_command->add_flag("--json", json, "machine-readable");
+  graph_command->callback([&] {
+    for (const auto& [name, value] : graph_settings) {
+      if (!value.empty()) set_option(graph.topology.options(), "", name, value);
+    }
+    ExaminedGraph examined = examine(graph);
+    fmt::print("{}", json ? graph_json(examined) : graph_text(examined));
+    if (!out.empty()) draw_graph(examined, out);
+  });
 
   CLI::App* list_command =
       app.add_subcommand("list", "every list: " + fmt::format("{}", fmt::join(list_kinds(), ", ")));
@@ -432,6 +570,21 @@ int run(int argc, char** argv) {
     fmt::print("{}", bench_dist(config, dist));
   });
 
+  CLI::App* bench_mixing_command = bench_command->add_subcommand(
+      "mixing", "mixing with neighbours beside this machine's memory, as JSON");
+  MixingBench mixing;
+  bench_mixing_command->add_option("--threads", mixing.threads, "all when left out")
+      ->check(at_least(1, 4096));
+  bench_mixing_command
+      ->add_option("--mib", mixing.mib,
+                   "memory to work in; four times the last cache when left out")
+      ->check(at_least(1, 1 << 20));
+  bench_mixing_command->add_option("--rounds", mixing.rounds, "of which medians are printed")
+      ->capture_default_str()
+      ->check(at_least(1, 1000));
+  bench_mixing_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
+  bench_mixing_command->callback([&] { fmt::print("{}", bench_mixing(mixing)); });
+
   CLI::App* launch_command = app.add_subcommand(
       "launch", "start the ranks of a run: murmur launch -n 4 -- train --preset nano ..");
   int64_t ranks = 0;
@@ -439,7 +592,10 @@ int run(int argc, char** argv) {
   launch_command->add_option("-n,--ranks", ranks, "how many processes")->required();
   launch_command->add_option("--hosts", hosts, "hosts to start them on, as mpirun's --hostfile")
       ->type_name("FILE");
-  launch_command->callback([&] { code = launch(ranks, hosts, to_launch); });
+  bool survive = false;
+  launch_command->add_flag("--survive", survive,
+                           "where a rank dies the others go on; for strategies that go by a graph");
+  launch_command->callback([&] { code = launch(ranks, hosts, survive, to_launch); });
 
   try {
     app.parse(argc, argv);

@@ -30,7 +30,7 @@ struct Stopped {};  // thrown and caught in this file
 // What may differ between two commands for the same race: none of it changes a result.
 const std::set<std::string> kFree = {"out", "threads", "log_every", "checkpoint_every"};
 // And what differs between the runs of one race.
-const std::set<std::string> kOwn = {"optimizer", "auxiliary", "seed"};
+const std::set<std::string> kOwn = {"optimizer", "recipe", "seed"};
 
 // What config.toml would hold, with full names, and without what may differ: between two commands,
 // and for what is shared also between runs.
@@ -41,7 +41,7 @@ std::string settings_text(const Config& config, bool shared) {
     if (line.starts_with("[")) section = line.substr(1, line.size() - 2) + ".";
     if (line.empty() || line.starts_with("[")) continue;
     std::string name = section + line.substr(0, line.find(' '));
-    bool own = section == "optimizer." || section == "auxiliary." || kOwn.contains(name);
+    bool own = section == "optimizer." || kOwn.contains(name) || may_be_own(name);
     if (!kFree.contains(name) && !(shared && own)) text += section + line + "\n";
   }
   return text;
@@ -63,6 +63,11 @@ RunOutcome read_outcome(const Config& config) {
   for (const LogRow& row : read_log(config.out + "/log.jsonl")) {
     outcome.step_ms.push_back(row.step_ms);
     if (row.step == 1) outcome.first_loss = row.train_loss;
+    if (row.consensus) outcome.consensus = row.consensus;
+    if (!row.node_val_loss.empty()) {
+      auto [least, most] = std::minmax_element(row.node_val_loss.begin(), row.node_val_loss.end());
+      outcome.node_spread = *most - *least;
+    }
     if (!row.val_loss) continue;
     outcome.steps.push_back(double(row.step));
     outcome.losses.push_back(*row.val_loss);
@@ -227,6 +232,8 @@ void Race::require_same_start(const std::vector<Entrant>& entrants) const {
     auto [known, is_new] = first.try_emplace(run.seed, *run.first_loss, whose);
     const auto& [loss, other] = known->second;
     if (is_new || std::memcmp(&loss, &*run.first_loss, sizeof loss) == 0) return;
+    // Several ranks may add their losses up in another order.
+    if (base_.nodes > 1 && std::abs(loss - *run.first_loss) < 1e-5 * std::abs(loss)) return;
     throw InputError(
         fmt::format("{}: with seed {} the first loss of {} is {}, that of {} is {}: not the same "
                     "weights and data, so no verdict; race again in another folder",

@@ -27,9 +27,12 @@ struct RunOutcome {
   int64_t seed = 0;
   // After the last step, over the whole validation text; infinite where the run diverged.
   double val_loss = std::numeric_limits<double>::infinity();
-  std::string diverged{};                 // at which step and why; empty: it did not
-  std::optional<double> first_loss{};     // of step 1: before any update
-  std::optional<int64_t> state_bytes{};   // of the optimizers' state
+  std::string diverged{};                // at which step and why; empty: it did not
+  std::optional<double> first_loss{};    // of step 1: before any update
+  std::optional<int64_t> state_bytes{};  // of the optimizers' state
+  // Of nodes with weights of their own, at the end: their distance (Frobenius), and how much the
+  // validation losses of single nodes differ.
+  std::optional<double> consensus{}, node_spread{};
   std::vector<double> steps{}, losses{};  // the validations
   std::vector<double> step_ms{};
 };

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 #include "dist/collect.h"
 #include "train/checkpoint.h"
 #include "train/revision.h"
@@ -47,23 +49,28 @@ class Source {
  public:
   Source(const std::string& run_dir, int64_t step, std::string optimizer)
       : checkpoint_(load_checkpoint(run_dir, step)), optimizer_(std::move(optimizer)) {
-    while (holds(node(nodes_))) nodes_++;
+    for (const std::string& name : checkpoint_.optimizer.names()) {
+      if (name.starts_with("node.")) nodes_.insert(std::stoi(name.substr(5)));
+    }
   }
 
-  int nodes() const { return nodes_; }  // 0: of ranks that train the same weights
+  // Those with weights of their own; none: of ranks that train the same.
+  const std::set<int>& nodes() const { return nodes_; }
   bool contains(const std::string& name) const { return checkpoint_.optimizer.contains(name); }
 
   Tensor find(const std::string& name, const Shape& whole) const {
     if (name.starts_with(kModel)) return of_model(name.substr(kModel.size()), whole);
     if (contains(name)) return of_state(name, whole);
-    if (nodes_ == 0) {
+    if (nodes_.empty()) {
       throw InputError(fmt::format(
           "{}: no state '{}' for optimizer {}; resume with the optimizer the run began with",
           checkpoint_.path, name, optimizer_));
     }
-    Tensor mean(whole, checkpoint_.optimizer.read(node(0) + name).dtype());
-    for (int k = 0; k < nodes_; k++)
-      engine(Device::cpu).scale(1.0 / nodes_, of_state(node(k) + name, whole), {mean, k > 0});
+    Tensor mean(whole, checkpoint_.optimizer.read(node(*nodes_.begin()) + name).dtype());
+    for (int k : nodes_) {
+      Tensor one = of_state(node(k) + name, whole);
+      engine(Device::cpu).scale(1.0 / double(nodes_.size()), one, {mean, k != *nodes_.begin()});
+    }
     return mean;
   }
 
@@ -77,7 +84,8 @@ class Source {
           checkpoint_.path, checkpoint_.model.names().size(), model));
     }
     for (const std::string& name : checkpoint_.optimizer.names()) {
-      bool of_ranks = name.starts_with("node.") || name.starts_with("outer.");
+      bool of_ranks =
+          name.starts_with("node.") || name.starts_with("outer.") || name.starts_with("strategy.");
       if (!of_ranks && !asked.count(name)) extra++;
     }
     if (extra > 0) {
@@ -89,11 +97,6 @@ class Source {
   }
 
  private:
-  bool holds(const std::string& prefix) const {
-    for (const std::string& name : checkpoint_.optimizer.names())
-      if (name.starts_with(prefix)) return true;
-    return false;
-  }
   Tensor of_model(const std::string& name, const Shape& whole) const {
     if (!checkpoint_.model.contains(name)) {
       throw InputError(fmt::format("{}: no parameter '{}'; the checkpoint is of another model",
@@ -115,7 +118,7 @@ class Source {
 
   Checkpoint checkpoint_;
   std::string optimizer_;
-  int nodes_ = 0;
+  std::set<int> nodes_;
 };
 
 }  // namespace
@@ -124,7 +127,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
                   Communicator& c, int64_t tokens) {
   const Parameters& parameters = replica.model.parameters;
   bool own = strategy.own_weights() && c.size() > 1;
-  std::string prefix = own ? node(c.rank()) : "";
+  std::string prefix = own ? node(c.node()) : "";
   std::vector<Piece> pieces = state_of(replica.update, prefix);
   if (trains_others(replica, strategy, c)) {
     for (Piece& weight : weights_of(parameters, prefix, kTraining)) {
@@ -135,7 +138,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
     }
   }
   for (const Strategy::State& s : strategy.state())
-    pieces.push_back({s.name, s.tensor.shape(), 0, s.tensor});
+    pieces.push_back({s.own ? prefix + s.name : s.name, s.tensor.shape(), 0, s.tensor});
   std::vector<NamedTensor> state = named(collect(c, pieces));
   CheckpointState rest;
   rest.counters["tokens"] = tokens;
@@ -153,15 +156,17 @@ void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
   std::optional<Source> source;
   if (c.rank() == 0) source.emplace(run_dir, step, optimizer);
   // What the strategy remembers goes with the ranks' own weights; without it they start alike.
-  auto whole = [&] {
+  bool several = strategy.own_weights() && c.size() > 1;
+  std::set<int> nodes;
+  if (several) nodes = {c.members().begin(), c.members().end()};
+  auto fits = [&] {
     for (const Strategy::State& s : strategy.state())
-      if (!source->contains(s.name)) return false;
-    return true;
+      if (!source->contains(several && s.own ? node(c.node()) + s.name : s.name)) return false;
+    return source->nodes() == nodes;
   };
-  int64_t nodes =
-      from_rank_zero(c, "nodes of the checkpoint", source && whole() ? source->nodes() : 0);
-  bool own = strategy.own_weights() && c.size() > 1 && nodes == c.size();
-  std::string prefix = own ? node(c.rank()) : "";
+  bool as_saved = from_rank_zero(c, "nodes of the checkpoint", source && fits());
+  bool own = several && as_saved;
+  std::string prefix = own ? node(c.node()) : "";
   bool training = replica.update.averages() || own;
   std::vector<Piece> pieces =
       weights_of(parameters, training ? prefix : kModel, training ? kTraining : "");
@@ -173,10 +178,13 @@ void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
   if (source) source->require_all(asked);
   parameters.refresh_shadow();
   strategy.weights_replaced();
+  if (!as_saved) return;
   for (const Strategy::State& s : strategy.state()) {
-    if (from_rank_zero(c, "state of the strategy", source && source->contains(s.name)))
-      distribute(c, find, {{s.name, s.tensor.shape(), 0, s.tensor}});
+    std::string name = s.own ? prefix + s.name : s.name;
+    if (from_rank_zero(c, "state of the strategy", source && source->contains(name)))
+      distribute(c, find, {{name, s.tensor.shape(), 0, s.tensor}});
   }
+  strategy.resumed(step);
 }
 
 }  // namespace murmur

@@ -6,7 +6,7 @@
 //                          train (schedule-free): NAME.training
 //                          where ranks train weights of their own: all this once for every rank,
 //                          under node.0/, node.1/ .., and what the strategy remembers:
-//                          outer.momentum
+//                          outer.momentum, node.0/strategy.tracker
 //
 // Rank 0 alone reads and writes files.
 #pragma once

@@ -5,16 +5,36 @@
 
 #include <filesystem>
 
+#include "train/files.h"
+
 namespace murmur {
 
-void load_parameters(const Checkpoint& checkpoint, Parameters& parameters) {
+namespace {
+
+// As rank files of replica_state.cpp name them.
+std::string of_node(int64_t node, const std::string& name) {
+  return fmt::format("node.{}/{}.training", node, name);
+}
+
+}  // namespace
+
+void load_parameters(const Checkpoint& checkpoint, Parameters& parameters,
+                     std::optional<int64_t> node) {
   size_t found = 0;
   for (const Parameter& p : parameters.all()) {
     if (!checkpoint.model.contains(p.name)) {
       throw InputError(fmt::format("{}: no parameter '{}'; the checkpoint is of another model",
                                    checkpoint.path, p.name));
     }
-    Tensor saved = checkpoint.model.read(p.name), value = parameters.value(p);
+    bool there = !node || checkpoint.optimizer.contains(of_node(*node, p.name));
+    if (!there) {
+      throw InputError(fmt::format(
+          "node: {} holds no weights of a node {}; leave --node out for the mean of all",
+          checkpoint.path, *node));
+    }
+    Tensor saved = node ? checkpoint.optimizer.read(of_node(*node, p.name))
+                        : checkpoint.model.read(p.name),
+           value = parameters.value(p);
     if (!(saved.shape() == value.shape())) {
       throw InputError(
           fmt::format("{}: '{}' is {}, the model wants {}; use the settings the run began with",
@@ -31,7 +51,7 @@ void load_parameters(const Checkpoint& checkpoint, Parameters& parameters) {
   parameters.refresh_shadow();
 }
 
-Run open_run(const std::string& folder, std::optional<int64_t> step) {
+Run open_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node) {
   if (!std::filesystem::exists(folder + "/config.toml")) {
     throw InputError(fmt::format(
         "run: '{}' is no run folder (no config.toml); name the --out of a training run", folder));
@@ -43,9 +63,29 @@ Run open_run(const std::string& folder, std::optional<int64_t> step) {
   int64_t vocabulary = checkpoint.model.read("wte.weight").rows();
   run.model = std::make_unique<Model>(model_config(run.config, vocabulary),
                                       uint64_t(run.config.seed), activation_type(run.config));
-  load_parameters(checkpoint, run.model->parameters);
+  load_parameters(checkpoint, run.model->parameters, node);
   run.step = checkpoint.step;
   return run;
+}
+
+void export_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
+                const std::string& out) {
+  if (std::filesystem::exists(out + "/config.toml"))
+    throw InputError(fmt::format("out: '{}' holds a run; name another folder", out));
+  Run run = open_run(folder, step, node);
+  std::vector<NamedTensor> weights;
+  for (const Parameter& p : run.model->parameters.all())
+    weights.push_back({p.name, run.model->parameters.value(p)});
+  make_directories(out);
+  CheckpointState state;
+  state.text["exported_from"] = folder;
+  state.text["weights"] = node ? fmt::format("of node {}", *node) : "to use; the mean of all nodes";
+  save_checkpoint(out, run.step, weights, {}, state);
+  const std::string tokenizer = folder + "/tokenizer.json";
+  if (std::filesystem::exists(tokenizer))
+    write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
+  run.config.out = out;
+  write_file_durably(out + "/config.toml", to_toml(run.config));  // last: now it is a run
 }
 
 }  // namespace murmur

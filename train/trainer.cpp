@@ -4,13 +4,19 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <deque>
 #include <filesystem>
+#include <numeric>
+#include <thread>
 
 #include "dist/collect.h"
 #include "dist/collectives.h"
+#include "dist/decentralised.h"
+#include "dist/disagreement.h"
+#include "dist/faults.h"
 #include "dist/replica.h"
 #include "dist/transport.h"
 #include "train/checkpoint.h"
@@ -19,6 +25,7 @@
 #include "train/files.h"
 #include "train/interrupt.h"
 #include "train/log.h"
+#include "train/partition.h"
 #include "train/progress.h"
 #include "train/replica_state.h"
 #include "train/revision.h"
@@ -42,30 +49,50 @@ class Trainer {
     LogRow row;
     std::function<double()> loss, gradient_squares;
   };
+  Batch batch_of(int64_t number) const;
   Launched launch(int64_t number);
-  LogRow finish(const Launched& step);
-  double agree(double loss);
-  Evaluation evaluate_now(bool all);
+  std::vector<LogRow> finish(size_t keep);
+  std::vector<double> agree(std::vector<double> losses);
+  void evaluate_now(LogRow& row, bool all);
+  void open_log(int64_t before);
+  void log(const std::vector<LogRow>& rows);
+  void after_step(int64_t number);
+  void follow_script(int64_t number);
+  void change_members(std::vector<int> nodes, int64_t number, const std::string& why);
+  void take_in(int node);
+  int64_t recover(int64_t number);
   int64_t prepare_folder(bool resume, std::optional<int64_t> from) const;
   void save(int64_t step);
   void print_header() const;
+  void say(const std::string& text);
   bool leads() const { return c_.rank() == 0; }  // alone touches the run folder, alone speaks
+  bool speaks() const { return leads() && !watch_; }
   std::string loss_plot() const { return config_.out + "/loss.png"; }
 
   Config config_;
   Communicator& c_;
   Watch watch_;  // where there is one, nothing is printed
   Dataset data_;
+  std::optional<Partition> partition_;  // where nodes read different texts
   std::unique_ptr<Strategy> strategy_;
   Replica replica_;
   Schedule schedule_;
   Device device_;
+  Faults faults_;
   std::function<void()> step_;                   // the replica's, captured where that was asked for
+  std::deque<Launched> under_way_;               // steps whose numbers were not read yet
   std::chrono::steady_clock::time_point clock_;  // when the last step was finished
   int64_t start_ = 0;                            // steps already done
   bool stop_ = false;                            // a signal came, to one rank at least
   bool diverged_ = false;
+  std::optional<RunLog> log_;  // of the rank that leads
+  std::optional<Progress> progress_;
+  bool really_lost_ = false;  // some node, and not by the script
 };
+
+// Where nodes have weights of their own they need not wait for each other more often than this, in
+// steps, to put together a line of the log.
+constexpr int64_t kAgreeEvery = 10;
 
 std::unique_ptr<Strategy> joined(const Config& config, Communicator& c) {
   std::unique_ptr<Strategy> strategy = configured_strategy(config);
@@ -79,9 +106,15 @@ ReplicaSettings settings_of(const Config& c, int64_t vocabulary) {
           activation_type(c),
           device_of(c),
           make_routes(c),
-          c.clip,
+          clip_of(c),
           c.batch_size,
           c.accumulation};
+}
+
+std::optional<Partition> partition_of(const Config& c, const Dataset& data, int64_t nodes) {
+  const PartitionRule rule = partition_rule(c.partition);
+  if (rule.kind == PartitionRule::iid) return {};
+  return Partition(data, rule, nodes, uint64_t(c.seed), c.block_size);
 }
 
 Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::optional<int64_t> from,
@@ -90,16 +123,27 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
       c_(c),
       watch_(std::move(watch)),
       data_(config.data),
+      partition_(partition_of(config, data_, c.nodes())),
       strategy_(joined(config, c)),
       replica_(settings_of(config, data_.vocab_size()), c, *strategy_),
       schedule_(make_schedule(config)),
       device_(device_of(config)),
+      faults_(config.faults),
       step_([this] { replica_.step(); }) {
+  faults_.check_nodes(c.nodes());
+  bool by_graph = dynamic_cast<Decentralised*>(strategy_.get());
+  if (faults_.loses() && !by_graph)
+    throw InputError("faults: only strategies that go by a graph go on without a node; use gossip");
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
   start_ = from_rank_zero(c_, "first step", leads() ? prepare_folder(resume, from) : 0);
-  if (start_ >= 0)
-    restore_replica(config_.out, start_, replica_, *strategy_, c_, config_.optimizer);
+  bool fewer = faults_.loses() && faults_.members(start_, c.nodes()) != c.members();
+  if (fewer) c_.set_members(faults_.members(start_, c.nodes()));
+  if (config.transport == "mpi" && by_graph) c_.survive();
+  bool there = start_ >= 0;
   start_ = std::max<int64_t>(start_, 0);
+  if (c_.rank() < 0) return;  // lost; until it is back
+  if (fewer) strategy_->members_changed(false);
+  if (there) restore_replica(config_.out, start_, replica_, *strategy_, c_, config_.optimizer);
   // Saved again it is the newest: an interruption now cannot wake the steps that were dropped.
   if (from) save(start_);
   if (!leads()) return;
@@ -141,6 +185,7 @@ void Trainer::print_header() const {
       double(replica_.model.parameters.count()) / 1e6, name_of(activation_type(config_)));
   fmt::print("data    {}: {} training tokens, {} for validation\n", config_.data,
              data_.tokens(Split::train), data_.tokens(Split::val));
+  if (partition_) fmt::print("parts   {}\n", partition_->summary());
   int64_t per_step = config_.batch_size * config_.block_size;
   fmt::print("run     {}: {} steps of {} tokens ({:.2f} epochs), {}\n\n", config_.out,
              config_.steps, per_step,
@@ -153,12 +198,19 @@ void Trainer::print_header() const {
   std::fflush(stdout);
 }
 
+// This rank's sequences of a step: its share of one batch for all, or as many of its own text.
+Batch Trainer::batch_of(int64_t number) const {
+  int64_t step = number - 1, count = replica_.sequences();
+  if (partition_) return partition_->batch(c_.node(), step * count, count);
+  return data_.batch(Split::train, uint64_t(config_.seed),
+                     step * config_.batch_size + replica_.first_sequence(), count,
+                     config_.block_size);
+}
+
 Trainer::Launched Trainer::launch(int64_t number) {
   const Engine& e = engine(device_);
   c_.at_step(number);
-  Batch batch = data_.batch(Split::train, uint64_t(config_.seed),
-                            (number - 1) * config_.batch_size + replica_.first_sequence(),
-                            replica_.sequences(), config_.block_size);
+  Batch batch = batch_of(number);
   e.copy(batch.tokens, replica_.tokens);
   e.copy(batch.targets, replica_.targets);
   double factor = schedule_.factor(number);
@@ -176,45 +228,80 @@ Trainer::Launched Trainer::launch(int64_t number) {
   return step;
 }
 
-// The loss of all ranks; whether one of them was asked to stop.
-double Trainer::agree(double loss) {
+// The losses of all ranks; whether one of them was asked to stop.
+std::vector<double> Trainer::agree(std::vector<double> losses) {
   if (c_.size() == 1) {
     stop_ = stop_ || interrupted();
-    return loss;
+    return losses;
   }
-  Tensor both = Tensor::of({loss, double(interrupted())}, {2}, DType::f64);
-  all_reduce(c_, "losses", {both});
-  stop_ = stop_ || both.data<double>()[1] > 0;
-  return both.data<double>()[0] / (strategy_->own_weights() ? c_.size() : 1);
+  int64_t count = int64_t(losses.size());
+  losses.push_back(double(interrupted()));
+  Tensor all = Tensor::of(losses, {count + 1}, DType::f64);
+  all_reduce(c_, "losses", {all});
+  losses = to_vector(all);
+  stop_ = stop_ || losses.back() > 0;
+  losses.pop_back();
+  for (double& loss : losses) loss /= strategy_->own_weights() ? c_.size() : 1;
+  return losses;
 }
 
-LogRow Trainer::finish(const Launched& step) {
-  LogRow row = step.row;
-  row.train_loss = agree(step.loss());
-  if (!std::isfinite(row.train_loss)) {
-    diverged_ = true;
-    throw Error(
-        fmt::format("step {}: the loss is {}; lower the learning rate; the checkpoints of earlier "
-                    "steps are intact",
-                    row.step, row.train_loss));
+// Of the steps under way, all but the last `keep`.
+std::vector<LogRow> Trainer::finish(size_t keep) {
+  std::vector<LogRow> rows;
+  std::vector<double> losses, squares;
+  if (under_way_.size() <= keep) return rows;
+  for (size_t i = 0; i + keep < under_way_.size(); i++) {
+    rows.push_back(under_way_[i].row);
+    losses.push_back(under_way_[i].loss());
+    squares.push_back(under_way_[i].gradient_squares());
   }
-  double squares = step.gradient_squares();
-  replica_.update.require_finite(squares);
-  row.grad_norm = std::sqrt(squares);
+  losses = agree(losses);
+  under_way_.erase(under_way_.begin(), under_way_.begin() + int64_t(rows.size()));
   auto now = std::chrono::steady_clock::now();
-  row.step_ms = std::chrono::duration<double, std::milli>(now - clock_).count();
-  row.tokens_per_s = double(config_.batch_size * config_.block_size) / row.step_ms * 1e3;
+  double ms = std::chrono::duration<double, std::milli>(now - clock_).count() / double(rows.size());
   clock_ = now;
-  return row;
+  for (size_t i = 0; i < rows.size(); i++) {
+    LogRow& row = rows[i];
+    row.train_loss = losses[i];
+    if (!std::isfinite(row.train_loss)) {
+      diverged_ = true;
+      throw Error(fmt::format(
+          "step {}: the loss is {}; lower the learning rate; the checkpoints of earlier steps are "
+          "intact",
+          row.step, row.train_loss));
+    }
+    replica_.update.require_finite(squares[i]);
+    row.grad_norm = std::sqrt(squares[i]);
+    row.step_ms = ms;
+    row.tokens_per_s = double(config_.batch_size * config_.block_size) / ms * 1e3;
+  }
+  return rows;
 }
 
-Evaluation Trainer::evaluate_now(bool all) {
+// The loss of the weights to use; where nodes have their own, also how far apart they are and how
+// each of them does, on an N-th of the text.
+void Trainer::evaluate_now(LogRow& row, bool all) {
   Evaluation e;
   replica_.with_weights_to_use([&] {
     e = evaluate(replica_.model.gpt, data_, config_.batch_size, all ? 0 : config_.eval_batches,
                  &c_);
   });
-  return e;
+  row.val_loss = e.loss;
+  row.bits_per_byte = e.bits_per_byte;
+  if (!strategy_->own_weights() || c_.size() == 1) return;
+  int64_t batches = std::max<int64_t>(1, config_.eval_batches / c_.size());
+  double own = evaluate(replica_.model.gpt, data_, config_.batch_size, batches).loss;
+  Tensor losses = Tensor::zeros({2, c_.size()}, DType::f64);
+  losses.data<double>()[c_.rank()] = item(replica_.loss());
+  losses.data<double>()[c_.size() + c_.rank()] = own;
+  all_reduce(c_, "losses", {losses});
+  row.node_train_loss = to_vector(losses.slice(0, 1));
+  row.node_val_loss = to_vector(losses.slice(1, 2));
+  Disagreement apart = disagreement(c_, replica_.model.parameters);
+  row.consensus = apart.frobenius;
+  row.consensus_spectral = apart.spectral;
+  for (const auto& [name, value] : strategy_->health())
+    if (name == "tracker_error") row.tracker_error = value;
 }
 
 // What an Error of a step was about: numbers, or something else.
@@ -223,59 +310,192 @@ bool Trainer::diverged() const {
          !std::isfinite(item(replica_.update.gradient_squares()));
 }
 
+void Trainer::say(const std::string& text) {
+  if (speaks() && progress_) progress_->message(text);
+}
+
+void Trainer::open_log(int64_t before) {
+  make_directories(config_.out);
+  log_.emplace(config_.out + "/log.jsonl", before ? std::optional(before) : std::nullopt);
+}
+
+void Trainer::log(const std::vector<LogRow>& rows) {
+  if (!leads() || rows.empty()) return;
+  if (!log_) open_log(rows[0].step - 1);
+  for (const LogRow& row : rows) {
+    log_->append(row);
+    watch_ ? watch_(row) : progress_->update(row.step, row.train_loss, row.lr, row.tokens_per_s);
+  }
+}
+
+// Numbers read, a validation, a checkpoint, where they are due.
+void Trainer::after_step(int64_t number) {
+  auto due = [&](int64_t every) {
+    return number == config_.steps || (every > 0 && number % every == 0);
+  };
+  bool evaluates = due(config_.eval_every), saves = due(config_.checkpoint_every);
+  bool each_step = !strategy_->own_weights() || c_.size() == 1;
+  if (each_step || due(kAgreeEvery) || evaluates || saves) {
+    // On a GPU one step is always under way while the host reads the one before: neither waits.
+    std::vector<LogRow> rows = finish(device_ == Device::cpu || evaluates || saves ? 0 : 1);
+    if (stop_) {
+      for (LogRow& row : finish(0)) rows.push_back(std::move(row));
+    }
+    if (evaluates && !rows.empty()) {
+      LogRow& row = rows.back();
+      evaluate_now(row, number == config_.steps);
+      std::string bits =
+          row.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *row.bits_per_byte) : "";
+      std::string apart = row.consensus ? fmt::format(", nodes {:.2e} apart", *row.consensus) : "";
+      say(fmt::format("step {:>6}  validation loss {:.4f} nats per token{}{}", number,
+                      *row.val_loss, bits, apart));
+    }
+    log(rows);
+  }
+  if (saves || stop_) save(number);
+  if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
+}
+
+// Nodes that are lost or come back at this step, and those that are slow in it.
+void Trainer::follow_script(int64_t number) {
+  std::vector<int> members = faults_.members(number, c_.nodes());
+  if (faults_.loses() && members != c_.members())
+    change_members(members, number, "as the script says");
+  if (c_.rank() < 0) return;
+  std::set<int> skipped;
+  for (int node : faults_.skipped(number)) {
+    auto at = std::find(members.begin(), members.end(), node);
+    if (at != members.end()) skipped.insert(int(at - members.begin()));
+  }
+  strategy_->leave_out(skipped);
+  c_.delay(faults_.delay(number, c_.node()));
+  double late = faults_.straggle(number, c_.node());
+  if (late > 0) std::this_thread::sleep_for(std::chrono::duration<double>(late));
+}
+
+void Trainer::change_members(std::vector<int> nodes, int64_t number, const std::string& why) {
+  const std::vector<int> before = c_.members();
+  auto not_in = [](const std::vector<int>& some, const std::vector<int>& others) {
+    std::vector<int> left;
+    std::set_difference(some.begin(), some.end(), others.begin(), others.end(),
+                        std::back_inserter(left));
+    return left;
+  };
+  std::vector<int> lost = not_in(before, nodes), back = not_in(nodes, before);
+  if (c_.rank() >= 0) log(finish(0));
+  c_.set_members(nodes);
+  if (!leads()) log_.reset();
+  if (c_.rank() < 0) return;
+  for (int node : back) take_in(node);
+  bool joined = std::count(back.begin(), back.end(), c_.node()) > 0;
+  std::string done = strategy_->members_changed(joined);
+  auto named = [](const std::vector<int>& list, const std::string& what) {
+    return list.empty() ? ""
+                        : fmt::format("node{} {} {}; ", list.size() > 1 ? "s" : "",
+                                      fmt::join(list, ", "), what);
+  };
+  say(fmt::format("step {:>6}  {}{}{} of {} go on, {}; {}", number, named(lost, "lost"),
+                  named(back, "back"), nodes.size(), c_.nodes(), done, why));
+}
+
+// The weights and state of the first member go to a node that is back.
+void Trainer::take_in(int node) {
+  int source = c_.members()[0] == node ? c_.members()[1] : c_.members()[0];
+  if (c_.node() != source && c_.node() != node) return;
+  const std::vector<int>& members = c_.members();
+  auto rank_of = [&](int n) {
+    return int(std::find(members.begin(), members.end(), n) - members.begin());
+  };
+  std::vector<Tensor> all = {replica_.model.parameters.values()};
+  for (const Update::NamedState& s : replica_.update.named_state()) all.push_back(s.tensor);
+  for (const Tensor& x : all) {
+    if (c_.node() == source)
+      c_.exchange("weights for a node that is back", {{rank_of(node), x}}, {});
+    else
+      c_.exchange_patiently("weights for a node that is back", {}, {{rank_of(source), x}});
+  }
+  replica_.model.parameters.refresh_shadow();
+}
+
+// Somebody is gone. Those that are left find out who they are, do alone what of a step they still
+// have to do, and those behind whole steps, and go on together. Returns the step all have done.
+int64_t Trainer::recover(int64_t number) {
+  while (true) {
+    try {
+      auto began = std::chrono::steady_clock::now();
+      std::vector<int> left = c_.agree_on_survivors();
+      std::vector<int> lost;
+      for (int node : c_.members())
+        if (!std::count(left.begin(), left.end(), node)) lost.push_back(node);
+      c_.set_members(left);
+      really_lost_ = true;
+      Tensor furthest =
+          Tensor::of({double(number), under_way_.empty() ? double(number + 1)
+                                                         : double(under_way_.front().row.step)},
+                     {2}, DType::f64);
+      all_reduce_max(c_, "step", furthest);
+      while (number < int64_t(furthest.data<double>()[0])) under_way_.push_back(launch(++number));
+      // What only some have put into the log is over.
+      while (!under_way_.empty() &&
+             under_way_.front().row.step < int64_t(furthest.data<double>()[1]))
+        under_way_.pop_front();
+      std::string done = strategy_->members_changed(false);
+      std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+      say(fmt::format(
+          "step {:>6}  node {} lost: nothing for {} s; {} of {} go on, {}; trackers repaired; "
+          "agreed in {:.2f} s",
+          number, fmt::join(lost, ", "), config_.deadline, left.size(), c_.nodes(), done,
+          seconds.count()));
+      return number;
+    } catch (const RankLost&) {  // another one
+    }
+  }
+}
+
 TrainSummary Trainer::run() {
-  bool speaks = leads() && !watch_;
-  if (speaks) print_header();
-  std::optional<RunLog> log;
-  if (leads())
-    log.emplace(config_.out + "/log.jsonl", start_ ? std::optional(start_) : std::nullopt);
-  Progress progress(config_.steps, stdout, is_live_terminal(stdout), config_.log_every, start_);
-  auto say = [&](const std::string& text) {
-    if (speaks) progress.message(text);
-  };
-  auto due = [&](int64_t every, int64_t step) {
-    return step == config_.steps || (every > 0 && step % every == 0);
-  };
+  if (speaks()) print_header();
+  if (leads()) open_log(start_);
+  progress_.emplace(config_.steps, stdout, is_live_terminal(stdout), config_.log_every, start_);
   auto begin = std::chrono::steady_clock::now();
   if (start_ >= config_.steps)
     say(fmt::format("the run already has its {} steps; --steps N takes it further", start_));
-  // On a GPU one step is always under way while the host reads the one before: neither waits.
-  std::deque<Launched> under_way;
   clock_ = std::chrono::steady_clock::now();
   TrainSummary summary{std::min(start_, config_.steps), replica_.update.state_bytes()};
-  for (int64_t number = start_ + 1; number <= config_.steps; number++) {
-    under_way.push_back(launch(number));
-    bool last = number == config_.steps, evaluates = due(config_.eval_every, number),
-         saves = due(config_.checkpoint_every, number);
-    bool pause = device_ == Device::cpu || evaluates || saves;
-    while (under_way.size() > (pause || stop_ ? 0 : 1)) {
-      LogRow row = finish(under_way.front());
-      under_way.pop_front();
-      if (evaluates && row.step == number) {
-        Evaluation e = evaluate_now(last);
-        row.val_loss = e.loss;
-        row.bits_per_byte = e.bits_per_byte;
-        say(fmt::format(
-            "step {:>6}  validation loss {:.4f} nats per token{}", number, e.loss,
-            e.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *e.bits_per_byte) : ""));
+  for (int64_t number = start_ + 1; number <= config_.steps && !stop_; number++) {
+    follow_script(number);
+    if (c_.rank() < 0) continue;
+    under_way_.push_back(launch(number));
+    for (bool done = false; !done;) {
+      try {
+        if (strategy_->lost()) throw RankLost("in this step");
+        after_step(number);
+        done = true;
+      } catch (const RankLost&) {
+        number = recover(number);
+        done = number < config_.steps;
       }
-      if (!leads()) continue;
-      log->append(row);
-      watch_ ? watch_(row) : progress.update(row.step, row.train_loss, row.lr, row.tokens_per_s);
     }
-    saves = saves || stop_;
-    if (saves) save(number);
-    if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
     summary.step = number;
-    if (stop_ && !last) {
-      if (speaks) progress.finish();
+    if (stop_ && number < config_.steps) {
+      if (speaks()) progress_->finish();
       say(fmt::format("stopped after step {}; the checkpoint is written, --resume goes on",
                       number));
-      break;
+    }
+  }
+  // Nodes that were lost by the script wait for the end of the others.
+  if (faults_.loses() && !really_lost_) {
+    std::vector<int> all(size_t(c_.nodes()));
+    std::iota(all.begin(), all.end(), 0);
+    c_.set_members(all);
+    Tensor end = Tensor::zeros({1});
+    for (int node = 1; node < c_.nodes(); node++) {
+      bool receives = c_.rank() == 0, sends = c_.rank() == node;
+      if (receives) c_.exchange_patiently("the end", {}, {{node, end}});
+      if (sends) c_.exchange_patiently("the end", {{0, end}}, {});
     }
   }
   if (!leads()) return summary;
-  progress.finish();
+  progress_->finish();
   plot_log(read_log(config_.out + "/log.jsonl"), loss_plot(), config_.out);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   say(fmt::format("{} in {}: log.jsonl, loss.png, checkpoint/", config_.out,

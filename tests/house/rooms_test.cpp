@@ -145,7 +145,7 @@ struct Budget {
 const std::vector<Budget> kBudgets = {
     {"tensor/tensor.h", 7, 10},       {"tensor/engine.h", 9, 10}, {"autograd/var.h", 10, 12},
     {"autograd/functions.h", 12, 12}, {"nn/gpt.h", 18, 14},       {"optim/optimizer.h", 14, 16},
-    {"dist/strategy.h", 13, 14},
+    {"dist/strategy.h", 14, 16},
 };
 
 Complaints header_budgets(const Tree& tree) {

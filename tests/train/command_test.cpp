@@ -1,6 +1,7 @@
 // tests/train/command_test.cpp - the murmur program from outside: what every command does, writes
 // and prints, and that whatever a user gets wrong ends in one line and exit code 2.
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "dist/strategy.h"
@@ -74,6 +75,33 @@ TEST_CASE("data prepare and data info tell what the folder holds") {
                  "--tokenizer", "char", "--val-fraction", "0.25"});
   CHECK(contains(prepared, "char tokenizer"));
   CHECK(output_of({"data", "info", other / "two"}) == prepared);
+}
+
+TEST_CASE("data info shows how a partition deals the text out, as a run with it says") {
+  const Finished& f = finished();
+  TemporaryFolder other{quick_place()};
+  Words prepare = {"data", "prepare", "--out", other / "two"};
+  for (const char* name : {"long.txt", "short.txt", "last.txt"}) {
+    put_bytes(other / name, some_text(*name == 'l' ? 9000 : 5000));
+    prepare = prepare + Words{other / name};
+  }
+  output_of(prepare);
+  const Words rule = {"--partition", "by-document", "--nodes", "2"};
+  const std::string told =
+      output_of(Words{"data", "info", other / "two", "--block-size", "16"} + rule);
+  CHECK(contains(told, "3 documents in train, the largest: long.txt of 90"));
+  CHECK(contains(told, " 1, 90"));
+  CHECK(contains(told, " tokens from long.txt\n"));
+  const size_t line = told.find("by-document over 2 nodes: 90");
+  REQUIRE(line != told.npos);
+  const Words run = f.train("two", rule + Words{"--steps", "1", "--strategy", "all_reduce"});
+  CHECK(contains(output_of(with(run, "--data", other / "two")),
+                 told.substr(line, told.find('\n', line) - line)));
+  check_refused(Words{"data", "info", other / "two", "--partition", "by-documnt"},
+                {"'by-documnt'", "'by-document'"});
+  check_refused(Words{"data", "info", other / "two", "--partition", "by-document"},
+                {"4 nodes", "only 3"});
+  check_refused({"data", "info", other / "two", "--nodes", "0"}, {"--nodes"});
 }
 
 TEST_CASE("train writes the promised run folder") {
@@ -248,12 +276,30 @@ TEST_CASE("bench step prints the promised numbers") {
 }
 
 TEST_CASE("bench dist counts what every strategy sends, beside its plan") {
-  const Words words = {"bench",        "dist",      "--n-layer",    "1",
-                       "--n-embd",     "16",        "--n-head",     "2",
-                       "--batch-size", "3",         "--block-size", "8",
-                       "--counts",     "2,3",       "--plan",       "2,64",
-                       "--strategy",   "local_sgd", "--networks",   "ethernet_1g,nvlink4",
-                       "--tflops",     "100",       "--strategy.inner_steps", "2"};
+  const Words words = {"bench",
+                       "dist",
+                       "--n-layer",
+                       "1",
+                       "--n-embd",
+                       "16",
+                       "--n-head",
+                       "2",
+                       "--batch-size",
+                       "3",
+                       "--block-size",
+                       "8",
+                       "--counts",
+                       "2,3",
+                       "--plan",
+                       "2,64",
+                       "--strategy",
+                       "local_sgd",
+                       "--networks",
+                       "ethernet_1g,nvlink4",
+                       "--tflops",
+                       "100",
+                       "--strategy.inner_steps",
+                       "2"};
   json told = json::parse(output_of(words));
   CHECK(told["tflops"] == 100);
   CHECK(told["networks"].size() == 2);
@@ -282,6 +328,31 @@ TEST_CASE("bench dist counts what every strategy sends, beside its plan") {
   check_refused({"bench", "dist", "--tflops", "-1"}, {"--tflops"});
   check_refused({"bench", "dist", "--batch-size", "2", "--counts", "3"},
                 {"batch_size: 2", "3 ranks"});
+}
+
+TEST_CASE("bench mixing sets mixing beside the memory of this machine") {
+  json told =
+      json::parse(output_of({"bench", "mixing", "--mib", "1", "--rounds", "3", "--threads", "1"}));
+  CHECK(told["threads"] == 1);
+  CHECK(told["bytes"] == 1 << 20);
+  std::map<std::string, int> count;
+  for (const json& row : told["rows"]) {
+    CAPTURE(row.dump());
+    std::string op = row["op"];
+    count[op]++;
+    CHECK(row["gb_s"] > 0);
+    CHECK(row.contains("of_triad") == (op != "triad"));
+    if (op == "mix") count[row["wire"].get<std::string>()] += row["neighbours"].get<int>();
+  }
+  CHECK(count == std::map<std::string, int>{{"triad", 1},
+                                            {"read", 1},
+                                            {"mix", 8},
+                                            {"quantize", 1},
+                                            {"dequantize", 1},
+                                            {"fp32", 13},
+                                            {"bf16", 13}});
+  check_refused({"bench", "mixing", "--mib", "0"}, {"--mib"});
+  check_refused({"bench", "mixing", "--rounds", "many"}, {"--rounds"});
 }
 
 // ---------------------------------------------------------------------------------- bad input
@@ -332,6 +403,8 @@ TEST_CASE("values of the wrong kind or out of range are refused") {
   instead("--n-layer", "0", {"n_layer", "'0'"});
   instead("--n-head", "3", {"n_embd", "128", "3"});
   instead("--seed", "-1", {"seed", "'-1'"});
+  instead("--partition", "by-documnt", {"partition", "'by-documnt'", "'by-document'"});
+  instead("--partition", "dirichlet", {"partition", "'dirichlet'", "dirichlet:0.1"});
   instead("--nodes", "-2", {"nodes", "'-2'"});
   refused({"--nodes", "2", "--transport", "self"}, {"nodes", "2", "threads"});
   refused({"--nodes", "5"}, {"batch_size", "4", "5"});

@@ -22,7 +22,8 @@ const Workplace& place() {
 std::string after(const std::string& text, int steps) { return text + "-" + std::to_string(steps); }
 
 Words ranks(const std::string& strategy, int count) {
-  return {"--nodes", std::to_string(count), "--strategy", strategy};
+  // Lazy: of those that go by a graph d2 diverges on a ring of four without.
+  return {"--nodes", std::to_string(count), "--strategy", strategy, "--lazy-weights", "true"};
 }
 
 Words run_of(const std::string& name, int steps, const Words& more) {
@@ -184,6 +185,40 @@ TEST_CASE("more ranks than rows of a matrix, and matrices of one row") {
         doctest::Approx(last_validation("narrow-sharded")).epsilon(1e-6));
 }
 
+TEST_CASE("ranks with documents of their own: the run goes on to the bit, exact strategies agree") {
+  const std::string books = place() / "books";
+  Words prepare = {"data", "prepare", "--out", books};
+  for (const char* book : {"a", "b", "c", "d", "e", "f"}) {
+    put_bytes(place() / book, some_text(4000) + std::string(1500, *book));
+    prepare = prepare + Words{place() / book};
+  }
+  output_of(prepare);
+  auto run = [&](const std::string& name, int steps, const Words& more) {
+    return with(run_of(name, steps, more), "--data", books);
+  };
+  for (const std::string partition : {"by-document", "dirichlet:0.2"}) {
+    for (const StrategyEntry& entry : strategy_list()) {
+      const Words own = ranks(entry.name, 4) + Words{"--partition", partition};
+      const std::string whole = partition + entry.name, part = whole + "-part";
+      CAPTURE(whole);
+      CHECK(contains(output_of(run(whole, 8, own)), "parts   " + partition + " over 4 nodes"));
+      output_of(run(part, 5, own));
+      output_of(going_on(part, 8));
+      check_same_run(place() / part, place() / whole);
+      if (entry.make()->own_weights()) continue;
+      CHECK(last_validation(whole) ==
+            doctest::Approx(last_validation(partition + "all_reduce")).epsilon(1e-5));
+    }
+  }
+  output_of(run("together", 8, ranks("all_reduce", 4)));  // iid
+  CHECK(last_validation("together") != last_validation("by-documentall_reduce"));
+  output_of(run("everything", 2, {"--partition", "by-document"}));  // one rank
+  // Four sequences for three ranks, after two had them.
+  output_of(run("uneven", 4, ranks("all_reduce", 2) + Words{"--partition", "by_document"}));
+  output_of(going_on("uneven", 8, {"--nodes", "3"}));
+  CHECK(contains(read_file(place() / "uneven/config.toml"), "partition = \"by-document\""));
+}
+
 TEST_CASE("what ranks are refused is one line, and nothing is lost") {
   output_of(run_of("kept", 4, ranks("sharded", 2)));
   check_refused(run_of("kept", 4, ranks("sharded", 2)), {"kept", "--resume"});
@@ -191,6 +226,7 @@ TEST_CASE("what ranks are refused is one line, and nothing is lost") {
   check_refused(going_on("kept", 8, {"--optimizer.neurons", "longer_side"}),
                 {".v'", "resume with"});
   check_refused(going_on("kept", 8, ranks("sharded", 9)), {"batch_size", "9"});
+  check_refused(going_on("kept", 8, {"--partition", "by-document"}), {"2 nodes", "only 1"});
   check_refused(going_on("kept", 8, {"--transport", "mpi", "--nodes", "2"}), {"mpi"});
   CHECK(load_checkpoint(place() / "kept").step == 4);
   output_of(going_on("kept", 8));
