@@ -7,6 +7,8 @@
 #   make tsan      the tests of ranks that are threads under the thread sanitizer
 #   make gpu-check on a machine with an NVIDIA GPU: build, test and time the CUDA engine there, and
 #                  write docs/results/; needs no network. gpu-pack gathers the packages it needs
+#   make decentralised    race DeMuon and its rivals on graphs of eight nodes: half an hour on two
+#                  cores; with FULL=1 a larger model and more seeds: many hours
 #   make docs      write the generated tables of docs/lists.md anew
 #   make clean     remove build folders; data/ and runs/ stay
 #
@@ -26,13 +28,25 @@ PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcl
 # Besides, for the tests: MPI, and hosts made of network namespaces.
 TEST_PACKAGES = libopenmpi-dev openmpi-bin iproute2
 
-.PHONY: train test build asan tsan gpu-check gpu-pack setup docs clean
+.PHONY: decentralised train test build asan tsan gpu-check gpu-pack setup docs clean
 .DELETE_ON_ERROR:
 
 train: build $(DATA)/data.json
 	build/murmur train --data $(DATA) --out $(RUN) --resume $(FLAGS)
 	@echo
 	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500 --temperature 0.6
+
+# DeMuon's experiment (docs/decentralised.md): every method tuned over as many rates.
+METHODS = demuon:lr=0.02|0.04|0.08|0.16, denormuon:lr=0.01|0.02|0.04|0.08, dadamw:lr=0.002|0.004|0.008|0.016, \
+          gt_nsgdm:lr=0.25|0.5|1|2, dsgt:lr=0.25|0.5|1|2, dsgd:lr=0.25|0.5|1|2, dsgd_clip:lr=1|2|4|8, \
+          sen:lr=16|32|64|128, qg_dsgdm:lr=0.125|0.25|0.5|1, qg_dsgdm:strategy.momentum=0.5;lr=0.25|0.5|1|2, \
+          demuon:strategy=all_reduce;momentum=0.8;auxiliary.momentum=0.8;lr=0.02|0.04|0.08|0.16
+SMALL = --seeds 3 --n-layer 2 --n-head 2 --n-embd 32 --block-size 32 --batch-size 16 --steps 400 --warmup 40
+LARGE = --seeds 5 --preset nano --batch-size 64 --steps 4000 --warmup 400
+decentralised: build $(DATA)/data.json
+	build/murmur compare --data $(DATA) --out runs/decentralised$(if $(FULL),-full) --nodes 8 $(if $(FULL),$(LARGE),$(SMALL)) \
+	    --eval-batches 16 --optimizers "$(METHODS)" \
+	    --over "partition=iid,by-document;topology=ring,exponential,complete"
 
 test asan tsan: PACKAGES += $(TEST_PACKAGES)
 test: build

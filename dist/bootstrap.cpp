@@ -135,7 +135,12 @@ int complain(const std::exception& error, int rank, int size) {
   std::fflush(stdout);
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
-  return input ? 2 : 1;
+  return tell_launcher(input ? 2 : 1);
+}
+
+int tell_launcher(int code) {
+  if (std::getenv(kTellsLauncher)) fmt::print(stderr, "murmur: ended with {}\n", code);
+  return code;
 }
 
 }  // namespace murmur

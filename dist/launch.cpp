@@ -18,8 +18,10 @@
 #include <cstring>
 #include <filesystem>
 #include <regex>
+#include <set>
 #include <utility>
 
+#include "dist/bootstrap.h"
 #include "tensor/check.h"
 
 namespace murmur {
@@ -183,6 +185,8 @@ class Stderr {
     if (killed_.empty()) pass_on(connections_);
     pass_on(message_ + text_);
   }
+  // Of all ranks that said so; 1 where none did.
+  int best_code() const { return codes_.empty() ? 1 : *codes_.begin(); }
   const std::string& killed() const { return killed_; }  // "rank 2"; "" where none was
   int signal() const { return signal_; }                 // that ended it
 
@@ -192,6 +196,9 @@ class Stderr {
   void line(const std::string& line) {
     static const std::regex repeated(
         "more process.* sent help message|base_help_aggregate|PMIX ERROR: BAD-PARAM");
+    static const std::regex ended("^murmur: ended with (\\d+)\\s*$");
+    std::smatch code;
+    if (std::regex_search(line, code, ended)) return void(codes_.insert(std::stoi(code[1])));
     bool frame = line.size() > 60 && line.find_first_not_of("-\n") == std::string::npos;
     if (!frame && message_.empty()) {
       std::regex_search(line, repeated) ? void(connections_ += line) : pass_on(line);
@@ -222,6 +229,7 @@ class Stderr {
   std::string connections_;
   std::string killed_;
   int signal_ = 0;
+  std::set<int> codes_;  // with which ranks ended, where they tell (kTellsLauncher)
 };
 
 pid_t mpirun_pid = 0;
@@ -264,8 +272,8 @@ int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) 
   }
   output.end();
   if (WIFSIGNALED(status)) return complain_of_signal("mpirun", WTERMSIG(status), train);
-  bool others_went_on = survive && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  if (!output.killed().empty() && !others_went_on)
+  if (survive) return output.best_code();  // mpirun's own is always 0
+  if (!output.killed().empty())
     return complain_of_signal(output.killed(), output.signal(), train);
   return WEXITSTATUS(status);
 }
@@ -297,7 +305,10 @@ int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<st
     throw InputError("launch: there is no mpirun; install openmpi-bin, or put it on PATH");
   std::vector<std::string> words = {"mpirun",          "-n",        std::to_string(ranks),
                                     "--oversubscribe", "--bind-to", "none"};
-  if (survive) words.push_back("--enable-recovery");
+  if (survive) {
+    setenv(kTellsLauncher, "1", 1);
+    words.insert(words.end(), {"--enable-recovery", "-x", kTellsLauncher});
+  }
   if (!hosts.empty()) {
     if (access(hosts.c_str(), R_OK) != 0)
       throw InputError(fmt::format("launch: --hosts: '{}' cannot be read", hosts));
@@ -317,7 +328,9 @@ int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<st
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
   }
   std::fflush(nullptr);
-  return run_mpirun(words, args.front() == "train", survive);
+  int code = run_mpirun(words, args.front() == "train", survive);
+  unsetenv(kTellsLauncher);  // this process has nobody to tell
+  return code;
 }
 
 }  // namespace murmur

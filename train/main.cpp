@@ -630,12 +630,12 @@ static void wait_politely(char** argv) {
 int main(int argc, char** argv) {
   wait_politely(argv);
   try {
-    return run(argc, argv);
+    return tell_launcher(run(argc, argv));
   } catch (const UsageError& error) {
     Launched me = place();
     if (me.rank == 0) return complain(error, 0, me.size);
     let_rank_0_speak();
-    return 2;
+    return tell_launcher(2);
   } catch (const std::exception& error) {
     Launched me = place();
     return complain(error, me.rank, me.size);

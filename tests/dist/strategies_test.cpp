@@ -345,3 +345,29 @@ TEST_CASE("what ranks hold can be put together, and read by any other division")
     }
   }
 }
+
+TEST_CASE("nodes of a graph hold their own state and nothing of others, however many they are") {
+  Experiment x("muon", {}, DType::f32);
+  x.strategy = "gradient_tracking";
+  x.settings.batch_size = 64;
+  x.steps = 3;
+  std::map<int, double> held;  // bytes a node, between steps
+  for (int nodes : {4, 16, 64}) {
+    int64_t before = memory_stats().bytes_in_use;
+    run(x, nodes, "threads", [&](Replica&, Communicator& c) {
+      c.barrier();
+      if (c.rank() == 0)
+        held[nodes] = double(memory_stats().bytes_in_use - before) / double(nodes);
+      c.barrier();
+    });
+  }
+  // Weights, gradients, tracker, what is tracked, momentum; AdamW's two for part of them.
+  Experiment one = x;
+  Outcome alone = run(one, 1, "self");
+  double own = double(alone.flat_bytes[0]) * 4 + double(alone.state_bytes[0]);
+  for (auto [nodes, bytes] : held) {
+    CAPTURE(nodes);
+    CHECK(bytes < 1.25 * own + 200000);  // batches, slabs, messages just received
+    CHECK(bytes < 1.1 * held[4]);
+  }
+}
