@@ -34,8 +34,8 @@ std::string first_host(const std::string& nodes);  // "node[03-07,9],other": "no
 // Prints why this process ends, one line on stderr, and returns its exit code: 2 for an InputError,
 // else 1. Of a mistake of the user, which all ranks find, rank 0 speaks first.
 int complain(const std::exception& error, int rank, int size);
-// Where `murmur launch` asked for it by this variable: a line on stderr for it, with the exit code of
-// this rank. mpirun tells nothing of those that others went on without. Returns the code.
+// Where `murmur launch` asked for it by this variable: a line on stderr for it, with the exit code
+// of this rank. mpirun tells nothing of those that others went on without. Returns the code.
 inline constexpr const char* kTellsLauncher = "MURMUR_TELLS_LAUNCHER";
 int tell_launcher(int code);
 // Waits a little. Whoever started the ranks ends them meanwhile, when rank 0 has failed.

@@ -171,6 +171,17 @@ std::vector<Strategy::State> Decentralised::state() {
   return all;
 }
 
+// `pull` is a sum over its edges.
+std::string Decentralised::graph_of_state() const {
+  if (!options_of(true).replicas) return {};
+  std::string edges;
+  for (int to = 0; to < topology_->nodes(); to++) {
+    for (const Topology::In& in : topology_->in(0, to))
+      edges += fmt::format("{} {} {}\n", to, in.peer, in.weight);
+  }
+  return edges;
+}
+
 std::vector<std::string> Decentralised::kinds() const {
   std::vector<std::string> all = {kWeights};
   for (const std::string& other : other_kinds()) all.push_back(other);

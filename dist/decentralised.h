@@ -22,9 +22,11 @@ class Decentralised : public Strategy {
   void begin_step(int64_t step, double schedule_factor) override;
   void weights_replaced() final;
   bool lost() const final { return lost_; }
+  void give_up() final { lost_ = true; }
   std::string members_changed(bool joined) override;
   void leave_out(const std::set<int>& ranks) override;
   std::vector<State> state() override;
+  std::string graph_of_state() const final;
 
   std::vector<std::string> kinds() const override;
   Plan plan(const std::vector<Bank>& banks, const std::vector<const Route*>& routes,

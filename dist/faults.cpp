@@ -14,7 +14,7 @@ namespace murmur {
 
 Faults::Faults(const std::string& script) {
   static const std::regex form(
-      R"((lose|rejoin|skip|delay|straggle):(\d{1,6})@(\d{1,15})(-(\d{1,15}))?(:([0-9.]{1,12}))?)");
+      R"((lose|rejoin|skip|delay|straggle):(\d{1,6})@(\d{1,15})(-(\d{1,15}))?(:(\d{1,6}(\.\d{1,12})?))?)");
   std::istringstream in(script);
   for (std::string text; std::getline(in, text, ',');) {
     std::erase(text, ' ');
@@ -51,10 +51,12 @@ Faults::Faults(const std::string& script) {
   }
 }
 
-bool Faults::loses() const {
+bool Faults::any(const std::string& kind) const {
   return std::any_of(events_.begin(), events_.end(),
-                     [](const Event& event) { return event.kind == "lose"; });
+                     [&](const Event& event) { return event.kind == kind; });
 }
+bool Faults::loses() const { return any("lose"); }
+bool Faults::skips() const { return any("skip"); }
 
 std::vector<int> Faults::members(int64_t step, int nodes) const {
   std::set<int> there;
@@ -91,8 +93,13 @@ void Faults::check_nodes(int nodes) const {
     if (event.node >= nodes)
       throw InputError(
           fmt::format("faults: '{}': the run has nodes 0 to {}", event.text, nodes - 1));
-    if (members(event.first, nodes).empty())
-      throw InputError(fmt::format("faults: '{}': nobody would be left", event.text));
+    std::vector<int> before = members(event.first - 1, nodes), now = members(event.first, nodes);
+    bool stays = std::any_of(now.begin(), now.end(), [&](int node) {
+      return std::binary_search(before.begin(), before.end(), node);
+    });
+    if (!stays)
+      throw InputError(fmt::format("faults: '{}': nobody would be left of step {}", event.text,
+                                   event.first - 1));
   }
 }
 

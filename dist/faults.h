@@ -21,6 +21,7 @@ class Faults {
   explicit Faults(const std::string& script = "");
 
   bool loses() const;                                       // does any node get lost?
+  bool skips() const;                                       // do messages come too late?
   std::vector<int> members(int64_t step, int nodes) const;  // who takes part in a step, ascending
   std::set<int> skipped(int64_t step) const;
   double delay(int64_t step, int node) const;
@@ -35,6 +36,7 @@ class Faults {
     int64_t first = 0, last = 0;
     double seconds = 0;
   };
+  bool any(const std::string& kind) const;
   double seconds(const std::string& kind, int64_t step, int node) const;
   std::vector<Event> events_;
 };

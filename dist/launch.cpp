@@ -273,8 +273,7 @@ int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) 
   output.end();
   if (WIFSIGNALED(status)) return complain_of_signal("mpirun", WTERMSIG(status), train);
   if (survive) return output.best_code();  // mpirun's own is always 0
-  if (!output.killed().empty())
-    return complain_of_signal(output.killed(), output.signal(), train);
+  if (!output.killed().empty()) return complain_of_signal(output.killed(), output.signal(), train);
   return WEXITSTATUS(status);
 }
 

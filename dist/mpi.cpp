@@ -66,11 +66,17 @@ class MpiCommunicator final : public Communicator {
 
  private:
   int tag(int kind) const { return kTags * generation() + kind; }
-  bool alarmed() const {
+  bool alarmed() const { return survives() && sender(kAlarm) >= 0; }
+  // A member whose message of that kind is there; -1: none. Whoever was given up and comes to again
+  // counts the same generations: nobody listens to it.
+  int sender(int kind) const {
     int there = 0;
-    if (survives())
-      MPI_Iprobe(MPI_ANY_SOURCE, tag(kAlarm), MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE);
-    return there;
+    for (int peer : members()) {
+      if (peer == node()) continue;
+      MPI_Iprobe(peer, tag(kind), MPI_COMM_WORLD, &there, MPI_STATUS_IGNORE);
+      if (there) return peer;
+    }
+    return -1;
   }
 
   class Batch final : public Pending {
@@ -233,18 +239,17 @@ class MpiCommunicator final : public Communicator {
     if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
   }
   std::optional<std::pair<int, std::string>> receive(int kind) const {
-    int there = 0, bytes = 0;
-    MPI_Status status;
-    MPI_Iprobe(MPI_ANY_SOURCE, tag(kind), MPI_COMM_WORLD, &there, &status);
-    if (!there) {
+    int from = sender(kind), bytes = 0;
+    if (from < 0) {
       std::this_thread::sleep_for(std::chrono::microseconds(100));
       return {};
     }
+    MPI_Status status;
+    MPI_Probe(from, tag(kind), MPI_COMM_WORLD, &status);
     MPI_Get_count(&status, MPI_BYTE, &bytes);
     std::string data(size_t(bytes), ' ');
-    MPI_Recv(data.data(), bytes, MPI_BYTE, status.MPI_SOURCE, tag(kind), MPI_COMM_WORLD,
-             MPI_STATUS_IGNORE);
-    return std::pair(status.MPI_SOURCE, data);
+    MPI_Recv(data.data(), bytes, MPI_BYTE, from, tag(kind), MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    return std::pair(from, data);
   }
 
   bool lost_any_ = false;
@@ -288,7 +293,7 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
     work(communicator);
     if (communicator.lost_any()) {  // MPI_Finalize would wait for the dead
       std::fflush(nullptr);
-      _exit(0);
+      _exit(tell_launcher(0));
     }
   } catch (const std::exception& error) {
     if (size == 1) {  // nobody to wait for

@@ -237,8 +237,13 @@ class NcclCommunicator final : public Communicator {
    public:
     Batch(NcclCommunicator& communicator, std::shared_ptr<Group> group)
         : communicator_(communicator), group_(std::move(group)) {}
-    // Left while its tensors are still read and written: only an abort gives them back.
+    // Left while its tensors are still read and written: only an abort gives them back. What has
+    // come meanwhile is no such thing: a message that travels beside a step outlives the last one.
     ~Batch() override {
+      try {
+        poll();
+      } catch (const std::exception&) {  // there is nobody to tell
+      }
       if (under_way()) communicator_.give_up(*group_, "an exchange was left before its end");
     }
 

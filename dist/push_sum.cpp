@@ -7,6 +7,7 @@
 // Columns of A sum to 1, rows perhaps not: then the mean of x alone would be a wrong one, and s
 // says by how much. Where A is doubly stochastic s stays 1 and is not sent.
 #include "dist/decentralised.h"
+#include "dist/ownership.h"
 #include "tensor/engine.h"
 
 namespace murmur {
@@ -49,6 +50,7 @@ class PushSum final : public Decentralised {
 
   std::vector<State> state() override {
     std::vector<State> all = Decentralised::state();
+    if (weight_mixer().row_stochastic()) return all;
     all.push_back({"strategy.pushed", x_, true});
     all.push_back({"strategy.mass", mass_, true});
     return all;
@@ -62,9 +64,10 @@ class PushSum final : public Decentralised {
   Plan plan(const std::vector<Bank>& banks, const std::vector<const Route*>& routes,
             DType activations, int ranks) const override {
     Plan plan = Decentralised::plan(banks, routes, activations, ranks);
-    plan.state_bytes += double(size_of(DType::f64));
     Topology topology = make_topology(graph, ranks);
     if (report(topology).row_stochastic) return plan;
+    plan.state_bytes += double(size_of(compute_type(activations))) * double(flat_size(banks)) +
+                        double(size_of(DType::f64));
     double period = double(topology.rounds());
     for (int64_t step = 1; step <= topology.rounds(); step++) {
       Traffic one = traffic_of(topology, mass_options(), step, 1, DType::f64);
@@ -77,7 +80,6 @@ class PushSum final : public Decentralised {
 
  private:
   MixingOptions mass_options() const { return {.rounds = mixing_.rounds}; }
-  int remembers() const override { return 1; }
   void restart() override {
     if (!x_) {
       x_ = like_weights();

@@ -65,11 +65,14 @@ class Strategy {
     bool own = false;
   };
   virtual std::vector<State> state() { return {}; }
+  // Where that is of use on this graph only: a text that says which; else "".
+  virtual std::string graph_of_state() const { return {}; }
   virtual void resumed(int64_t /*step*/) {}  // after weights and state of this step were restored
 
   // Where ranks are lost or come back (Communicator::set_members). A rank was lost during this
   // step: what it still would exchange is left out.
   virtual bool lost() const { return false; }
+  virtual void give_up() {}  // a rank was lost elsewhere: the same, until members_changed()
   // Called by all members once there are others. `joined`: this one has come back, with the weights
   // and state of another. What was done about it, for people.
   virtual std::string members_changed(bool joined);

@@ -53,12 +53,17 @@ std::vector<std::vector<Assignment>> combinations(const std::string& over) {
     std::string name = setting.substr(0, equals);
     if (!seen.insert(name).second)
       throw InputError(fmt::format("over: '{}' stands there twice; leave one out", name));
+    if (name == "out" || name == "seed" || name == "optimizer" || name == "recipe")
+      throw InputError(fmt::format("over: a race has its own {}; name another setting", name));
     std::vector<std::vector<Assignment>> more;
     for (const auto& before : all) {
       std::istringstream values(setting.substr(equals + 1));
       for (std::string value; std::getline(values, value, ',');) {
         more.push_back(before);
         more.back().emplace_back(name, value);
+        if (std::count(more.begin(), more.end() - 1, more.back()))
+          throw InputError(
+              fmt::format("over: {}={} stands there twice; leave one out", name, value));
       }
     }
     all = std::move(more);

@@ -174,7 +174,11 @@ void settle_ranks(Config& c) {
     throw InputError(
         "cuda_graph: a step that exchanges messages cannot be captured; leave cuda_graph off");
   }
-  configured_strategy(c);  // checks its settings
+  auto strategy = configured_strategy(c);  // checks its settings
+  if (c.cuda_graph && strategy->own_weights() && c.strategy != "local") {
+    throw InputError("cuda_graph: strategy " + c.strategy +
+                     " looks at the step on the host; leave cuda_graph off");
+  }
   Faults(c.faults).check_nodes(int(std::max<int64_t>(1, c.nodes ? c.nodes : 4096)));
 }
 
@@ -260,6 +264,13 @@ Config make_config(const std::vector<Assignment>& given) {
       set_option(c.options(), "", key, value);
     }
   }
+  for (const Option& option : c.options()) {
+    auto value = std::get_if<std::string*>(&option.value);
+    if (value && (*value)->find_first_of("#\n") != std::string::npos)
+      throw InputError(
+          fmt::format("{}: '{}' holds a character that config.toml cannot keep; name it without #",
+                      option.name, **value));
+  }
   c.partition = text(partition_rule(c.partition));
   settle_ranks(c);
   if (c.batch_size / std::max<int64_t>(1, c.nodes) < c.accumulation) {
@@ -325,7 +336,13 @@ std::vector<Route> make_routes(const Config& c) {
                      configured_auxiliary(c), c.row_blocks, c.matrices == "all");
   for (Route& route : routes) {
     const Optimizer& main = *routes[0].use.optimizer;
-    if (c.one_rate) route.lr_scale = main.learning_rate / route.use.optimizer->learning_rate;
+    double own = route.use.optimizer->learning_rate;
+    if (c.one_rate && own != main.learning_rate) {
+      if (own == 0)
+        throw InputError(
+            "one_rate: auxiliary.lr is 0, which no factor makes another; leave it out");
+      route.lr_scale = main.learning_rate / own;
+    }
     if (route.role == Role::vector && route.use.optimizer->matrices_only()) {
       throw InputError("auxiliary: " + route.use.name +
                        " is for matrices only, and it is to take the rest; use adamw");

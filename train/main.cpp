@@ -128,7 +128,8 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
     bool of_strategy = a.first == "strategy" || a.first.starts_with("strategy.");
     bool of_ranks = a.first == "nodes" || a.first == "transport";
     bool ranks = named("nodes") || named("transport") || strategy;
-    return (of_strategy && strategy) || (of_ranks && ranks);
+    bool renamed = a.first == "recipe" && named("strategy");  // settings of its own stay
+    return (of_strategy && strategy) || (of_ranks && ranks) || renamed;
   });
   for (const char* key : {"optimizer", "auxiliary"}) {
     std::string began = value(saved, key), wanted = value(flags, key);
@@ -137,6 +138,13 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
           "{}: the run of '{}' began with {}, not {}; resume without --{}, or start another run",
           key, path, began, wanted, key));
     }
+  }
+  std::string began = value(saved, "recipe"), wanted = value(flags, "recipe");
+  if (!wanted.empty() && wanted != began) {
+    throw InputError(fmt::format(
+        "recipe: the run of '{}' began with {}, not {}; resume without --recipe, or start another "
+        "run",
+        path, began.empty() ? "none" : began, wanted));
   }
   return saved;
 }

@@ -7,6 +7,7 @@
 
 #include "dist/collect.h"
 #include "train/checkpoint.h"
+#include "train/checksum.h"
 #include "train/revision.h"
 
 namespace murmur {
@@ -14,6 +15,7 @@ namespace {
 
 const std::string kTraining = ".training";  // a weight that trains, beside the one to use
 const std::string kModel = "model/";        // asks for the model's file
+const std::string kGraph = "graph";         // what the strategy's state was made with
 
 std::string node(int rank) { return fmt::format("node.{}/", rank); }
 
@@ -44,6 +46,11 @@ bool trains_others(const Replica& replica, const Strategy& strategy, const Commu
   return replica.update.averages() || (strategy.own_weights() && c.size() > 1);
 }
 
+std::string graph_text(const Strategy& strategy) {
+  std::string edges = strategy.graph_of_state();
+  return edges.empty() ? "" : checksum_text(crc32c(edges.data(), edges.size()));
+}
+
 // Looks tensors up in a checkpoint, on rank 0.
 class Source {
  public:
@@ -57,6 +64,11 @@ class Source {
   // Those with weights of their own; none: of ranks that train the same.
   const std::set<int>& nodes() const { return nodes_; }
   bool contains(const std::string& name) const { return checkpoint_.optimizer.contains(name); }
+
+  std::string text(const std::string& name) const {
+    auto found = checkpoint_.state.text.find(name);
+    return found == checkpoint_.state.text.end() ? "" : found->second;
+  }
 
   Tensor find(const std::string& name, const Shape& whole) const {
     if (name.starts_with(kModel)) return of_model(name.substr(kModel.size()), whole);
@@ -106,14 +118,14 @@ class Source {
     if (saved.shape() == whole) return saved;
     throw InputError(
         fmt::format("{}: '{}' is {}, the model wants {}; use the settings the run began with",
-                    checkpoint_.path, name, text(saved.shape()), text(whole)));
+                    checkpoint_.path, name, murmur::text(saved.shape()), murmur::text(whole)));
   }
   Tensor of_state(const std::string& name, const Shape& whole) const {
     Tensor saved = checkpoint_.optimizer.read(name);
     if (saved.shape() == whole) return saved;
     throw InputError(fmt::format(
         "{}: state '{}' is {}, these settings want {}; resume with those the run began with",
-        checkpoint_.path, name, text(saved.shape()), text(whole)));
+        checkpoint_.path, name, murmur::text(saved.shape()), murmur::text(whole)));
   }
 
   Checkpoint checkpoint_;
@@ -143,6 +155,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
   CheckpointState rest;
   rest.counters["tokens"] = tokens;
   rest.text["revision"] = revision();
+  rest.text[kGraph] = graph_text(strategy);
   replica.with_weights_to_use([&] {
     std::vector<NamedTensor> model = named(collect(c, weights_of(parameters, "", "")));
     if (c.rank() == 0) save_checkpoint(run_dir, step, model, state, rest);
@@ -150,7 +163,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
   from_rank_zero(c, "checkpoint on the disk", step);  // a slow one has a name
 }
 
-void restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
+bool restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
                      Communicator& c, const std::string& optimizer) {
   Parameters& parameters = replica.model.parameters;
   std::optional<Source> source;
@@ -162,7 +175,7 @@ void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
   auto fits = [&] {
     for (const Strategy::State& s : strategy.state())
       if (!source->contains(several && s.own ? node(c.node()) + s.name : s.name)) return false;
-    return source->nodes() == nodes;
+    return source->nodes() == nodes && source->text(kGraph) == graph_text(strategy);
   };
   bool as_saved = from_rank_zero(c, "nodes of the checkpoint", source && fits());
   bool own = several && as_saved;
@@ -178,13 +191,13 @@ void restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
   if (source) source->require_all(asked);
   parameters.refresh_shadow();
   strategy.weights_replaced();
-  if (!as_saved) return;
+  if (!as_saved) return false;
   for (const Strategy::State& s : strategy.state()) {
     std::string name = s.own ? prefix + s.name : s.name;
     if (from_rank_zero(c, "state of the strategy", source && source->contains(name)))
       distribute(c, find, {{name, s.tensor.shape(), 0, s.tensor}});
   }
-  strategy.resumed(step);
+  return true;
 }
 
 }  // namespace murmur

@@ -23,8 +23,8 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
                   Communicator& c, int64_t tokens);
 // InputError where the checkpoint is of another model or another optimizer. Ranks that trained
 // weights of their own go on so where there are as many of them again; any others begin with the
-// mean.
-void restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
+// mean. False where they do.
+bool restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
                      Communicator& c, const std::string& optimizer);
 
 }  // namespace murmur

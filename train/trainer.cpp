@@ -51,16 +51,18 @@ class Trainer {
   };
   Batch batch_of(int64_t number) const;
   Launched launch(int64_t number);
-  std::vector<LogRow> finish(size_t keep);
+  void finish(size_t keep);
   std::vector<double> agree(std::vector<double> losses);
   void evaluate_now(LogRow& row, bool all);
   void open_log(int64_t before);
-  void log(const std::vector<LogRow>& rows);
+  void log_finished();
   void after_step(int64_t number);
   void follow_script(int64_t number);
+  void leave_out(int64_t number);
   void change_members(std::vector<int> nodes, int64_t number, const std::string& why);
-  void take_in(int node);
+  void take_in(int node, int source);
   int64_t recover(int64_t number);
+  void stopped_after(int64_t number);
   int64_t prepare_folder(bool resume, std::optional<int64_t> from) const;
   void save(int64_t step);
   void print_header() const;
@@ -81,13 +83,14 @@ class Trainer {
   Faults faults_;
   std::function<void()> step_;                   // the replica's, captured where that was asked for
   std::deque<Launched> under_way_;               // steps whose numbers were not read yet
+  std::vector<LogRow> finished_;                 // that were, and do not stand in the log yet
   std::chrono::steady_clock::time_point clock_;  // when the last step was finished
   int64_t start_ = 0;                            // steps already done
   bool stop_ = false;                            // a signal came, to one rank at least
   bool diverged_ = false;
+  bool from_mean_ = false;     // a checkpoint of other nodes, or of another strategy
   std::optional<RunLog> log_;  // of the rank that leads
   std::optional<Progress> progress_;
-  bool really_lost_ = false;  // some node, and not by the script
 };
 
 // Where nodes have weights of their own they need not wait for each other more often than this, in
@@ -138,12 +141,19 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
   start_ = from_rank_zero(c_, "first step", leads() ? prepare_folder(resume, from) : 0);
   bool fewer = faults_.loses() && faults_.members(start_, c.nodes()) != c.members();
   if (fewer) c_.set_members(faults_.members(start_, c.nodes()));
-  if (config.transport == "mpi" && by_graph) c_.survive();
+  // A script counts on its nodes: where it loses some, a real loss ends the run.
+  if (config.transport == "mpi" && by_graph && !faults_.loses()) c_.survive();
   bool there = start_ >= 0;
   start_ = std::max<int64_t>(start_, 0);
   if (c_.rank() < 0) return;  // lost; until it is back
   if (fewer) strategy_->members_changed(false);
-  if (there) restore_replica(config_.out, start_, replica_, *strategy_, c_, config_.optimizer);
+  if (faults_.skips()) strategy_->leave_out({0});  // refuses now what it would refuse then
+  if (there && restore_replica(config_.out, start_, replica_, *strategy_, c_, config_.optimizer)) {
+    leave_out(start_);
+    strategy_->resumed(start_);
+  } else {
+    from_mean_ = there && strategy_->own_weights() && c_.size() > 1;
+  }
   // Saved again it is the newest: an interruption now cannot wake the steps that were dropped.
   if (from) save(start_);
   if (!leads()) return;
@@ -191,7 +201,8 @@ void Trainer::print_header() const {
              config_.steps, per_step,
              double(config_.steps * config_.batch_size) /
                  double(data_.sequences_per_epoch(Split::train, config_.block_size)),
-             start_ ? fmt::format("going on after step {}", start_)
+             start_ ? fmt::format("going on after step {}{}", start_,
+                                  from_mean_ ? ", all nodes with the mean of its weights" : "")
                     : fmt::format("seed {}", config_.seed));
   fmt::print("{}\n",
              routing_table(replica_.update.routes(), replica_.model.parameters.whole_banks()));
@@ -245,11 +256,11 @@ std::vector<double> Trainer::agree(std::vector<double> losses) {
   return losses;
 }
 
-// Of the steps under way, all but the last `keep`.
-std::vector<LogRow> Trainer::finish(size_t keep) {
+// Reads the numbers of the steps under way, all but the last `keep`.
+void Trainer::finish(size_t keep) {
   std::vector<LogRow> rows;
   std::vector<double> losses, squares;
-  if (under_way_.size() <= keep) return rows;
+  if (under_way_.size() <= keep) return;
   for (size_t i = 0; i + keep < under_way_.size(); i++) {
     rows.push_back(under_way_[i].row);
     losses.push_back(under_way_[i].loss());
@@ -274,8 +285,8 @@ std::vector<LogRow> Trainer::finish(size_t keep) {
     row.grad_norm = std::sqrt(squares[i]);
     row.step_ms = ms;
     row.tokens_per_s = double(config_.batch_size * config_.block_size) / ms * 1e3;
+    finished_.push_back(row);
   }
-  return rows;
 }
 
 // The loss of the weights to use; where nodes have their own, also how far apart they are and how
@@ -319,7 +330,8 @@ void Trainer::open_log(int64_t before) {
   log_.emplace(config_.out + "/log.jsonl", before ? std::optional(before) : std::nullopt);
 }
 
-void Trainer::log(const std::vector<LogRow>& rows) {
+void Trainer::log_finished() {
+  const std::vector<LogRow> rows = std::exchange(finished_, {});
   if (!leads() || rows.empty()) return;
   if (!log_) open_log(rows[0].step - 1);
   for (const LogRow& row : rows) {
@@ -337,12 +349,10 @@ void Trainer::after_step(int64_t number) {
   bool each_step = !strategy_->own_weights() || c_.size() == 1;
   if (each_step || due(kAgreeEvery) || evaluates || saves) {
     // On a GPU one step is always under way while the host reads the one before: neither waits.
-    std::vector<LogRow> rows = finish(device_ == Device::cpu || evaluates || saves ? 0 : 1);
-    if (stop_) {
-      for (LogRow& row : finish(0)) rows.push_back(std::move(row));
-    }
-    if (evaluates && !rows.empty()) {
-      LogRow& row = rows.back();
+    finish(device_ == Device::cpu || evaluates || saves ? 0 : 1);
+    if (stop_) finish(0);
+    if (evaluates && !finished_.empty()) {
+      LogRow& row = finished_.back();
       evaluate_now(row, number == config_.steps);
       std::string bits =
           row.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *row.bits_per_byte) : "";
@@ -350,7 +360,7 @@ void Trainer::after_step(int64_t number) {
       say(fmt::format("step {:>6}  validation loss {:.4f} nats per token{}{}", number,
                       *row.val_loss, bits, apart));
     }
-    log(rows);
+    log_finished();
   }
   if (saves || stop_) save(number);
   if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
@@ -361,16 +371,20 @@ void Trainer::follow_script(int64_t number) {
   std::vector<int> members = faults_.members(number, c_.nodes());
   if (faults_.loses() && members != c_.members())
     change_members(members, number, "as the script says");
-  if (c_.rank() < 0) return;
-  std::set<int> skipped;
-  for (int node : faults_.skipped(number)) {
-    auto at = std::find(members.begin(), members.end(), node);
-    if (at != members.end()) skipped.insert(int(at - members.begin()));
-  }
-  strategy_->leave_out(skipped);
+  if (c_.rank() < 0 || stop_) return;
+  leave_out(number);
   c_.delay(faults_.delay(number, c_.node()));
   double late = faults_.straggle(number, c_.node());
   if (late > 0) std::this_thread::sleep_for(std::chrono::duration<double>(late));
+}
+
+void Trainer::leave_out(int64_t number) {
+  std::set<int> ranks;
+  for (int node : faults_.skipped(number)) {
+    auto at = std::find(c_.members().begin(), c_.members().end(), node);
+    if (at != c_.members().end()) ranks.insert(int(at - c_.members().begin()));
+  }
+  strategy_->leave_out(ranks);
 }
 
 void Trainer::change_members(std::vector<int> nodes, int64_t number, const std::string& why) {
@@ -382,11 +396,17 @@ void Trainer::change_members(std::vector<int> nodes, int64_t number, const std::
     return left;
   };
   std::vector<int> lost = not_in(before, nodes), back = not_in(nodes, before);
-  if (c_.rank() >= 0) log(finish(0));
+  if (c_.rank() >= 0 && !stop_) {
+    finish(0);
+    log_finished();
+    if (stop_) save(number - 1), stopped_after(number - 1);  // a signal came meanwhile
+    c_.barrier();  // the log is complete before another opens it
+  }
   c_.set_members(nodes);
   if (!leads()) log_.reset();
   if (c_.rank() < 0) return;
-  for (int node : back) take_in(node);
+  for (int node : back) take_in(node, not_in(nodes, back)[0]);
+  if (stop_) return;
   bool joined = std::count(back.begin(), back.end(), c_.node()) > 0;
   std::string done = strategy_->members_changed(joined);
   auto named = [](const std::vector<int>& list, const std::string& what) {
@@ -398,28 +418,38 @@ void Trainer::change_members(std::vector<int> nodes, int64_t number, const std::
                   named(back, "back"), nodes.size(), c_.nodes(), done, why));
 }
 
-// The weights and state of the first member go to a node that is back.
-void Trainer::take_in(int node) {
-  int source = c_.members()[0] == node ? c_.members()[1] : c_.members()[0];
+// The weights and state of `source` go to a node that is back; or that the run was stopped
+// meanwhile.
+void Trainer::take_in(int node, int source) {
   if (c_.node() != source && c_.node() != node) return;
   const std::vector<int>& members = c_.members();
   auto rank_of = [&](int n) {
     return int(std::find(members.begin(), members.end(), n) - members.begin());
   };
-  std::vector<Tensor> all = {replica_.model.parameters.values()};
-  for (const Update::NamedState& s : replica_.update.named_state()) all.push_back(s.tensor);
-  for (const Tensor& x : all) {
+  auto move = [&](const Tensor& x) {
     if (c_.node() == source)
       c_.exchange("weights for a node that is back", {{rank_of(node), x}}, {});
     else
       c_.exchange_patiently("weights for a node that is back", {}, {{rank_of(source), x}});
-  }
+  };
+  Tensor stopped = Tensor::of({double(stop_)}, {1}, DType::f64);
+  move(stopped);
+  stop_ = item(stopped) > 0;
+  if (stop_) return;
+  move(replica_.model.parameters.values());
+  for (const Update::NamedState& s : replica_.update.named_state()) move(s.tensor);
   replica_.model.parameters.refresh_shadow();
+}
+
+void Trainer::stopped_after(int64_t number) {
+  if (speaks()) progress_->finish();
+  say(fmt::format("stopped after step {}; the checkpoint is written, --resume goes on", number));
 }
 
 // Somebody is gone. Those that are left find out who they are, do alone what of a step they still
 // have to do, and those behind whole steps, and go on together. Returns the step all have done.
 int64_t Trainer::recover(int64_t number) {
+  strategy_->give_up();
   while (true) {
     try {
       auto began = std::chrono::steady_clock::now();
@@ -428,7 +458,6 @@ int64_t Trainer::recover(int64_t number) {
       for (int node : c_.members())
         if (!std::count(left.begin(), left.end(), node)) lost.push_back(node);
       c_.set_members(left);
-      really_lost_ = true;
       Tensor furthest =
           Tensor::of({double(number), under_way_.empty() ? double(number + 1)
                                                          : double(under_way_.front().row.step)},
@@ -442,10 +471,9 @@ int64_t Trainer::recover(int64_t number) {
       std::string done = strategy_->members_changed(false);
       std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
       say(fmt::format(
-          "step {:>6}  node {} lost: nothing for {} s; {} of {} go on, {}; trackers repaired; "
-          "agreed in {:.2f} s",
-          number, fmt::join(lost, ", "), config_.deadline, left.size(), c_.nodes(), done,
-          seconds.count()));
+          "step {:>6}  node{} {} lost: nothing for {} s; {} of {} go on, {}; agreed in {:.2f} s",
+          number, lost.size() > 1 ? "s" : "", fmt::join(lost, ", "), config_.deadline, left.size(),
+          c_.nodes(), done, seconds.count()));
       return number;
     } catch (const RankLost&) {  // another one
     }
@@ -461,9 +489,10 @@ TrainSummary Trainer::run() {
     say(fmt::format("the run already has its {} steps; --steps N takes it further", start_));
   clock_ = std::chrono::steady_clock::now();
   TrainSummary summary{std::min(start_, config_.steps), replica_.update.state_bytes()};
-  for (int64_t number = start_ + 1; number <= config_.steps && !stop_; number++) {
+  for (int64_t number = start_ + 1; number <= config_.steps; number++) {
+    if (stop_ && !faults_.loses()) break;  // else nodes that come back have to hear of it
     follow_script(number);
-    if (c_.rank() < 0) continue;
+    if (c_.rank() < 0 || stop_) continue;
     under_way_.push_back(launch(number));
     for (bool done = false; !done;) {
       try {
@@ -476,22 +505,19 @@ TrainSummary Trainer::run() {
       }
     }
     summary.step = number;
-    if (stop_ && number < config_.steps) {
-      if (speaks()) progress_->finish();
-      say(fmt::format("stopped after step {}; the checkpoint is written, --resume goes on",
-                      number));
-    }
+    if (stop_ && number < config_.steps) stopped_after(number);
   }
   // Nodes that were lost by the script wait for the end of the others.
-  if (faults_.loses() && !really_lost_) {
+  if (faults_.loses()) {
     std::vector<int> all(size_t(c_.nodes()));
     std::iota(all.begin(), all.end(), 0);
     c_.set_members(all);
-    Tensor end = Tensor::zeros({1});
     for (int node = 1; node < c_.nodes(); node++) {
+      Tensor end = Tensor::of({double(summary.step)}, {1}, DType::f64);
       bool receives = c_.rank() == 0, sends = c_.rank() == node;
       if (receives) c_.exchange_patiently("the end", {}, {{node, end}});
       if (sends) c_.exchange_patiently("the end", {{0, end}}, {});
+      summary.step = std::max(summary.step, int64_t(item(end)));
     }
   }
   if (!leads()) return summary;

@@ -88,10 +88,17 @@ TEST_CASE("cuda: momentum into fp32 and bf16") {
 
 TEST_CASE("cuda: clip_factor") {
   for (DType dtype : {DType::f32, DType::f64}) {
-    for (double squares : {0.0, 0.5, 400.0}) {
-      Pair s = number(squares, dtype), factor = result({1}, dtype);
-      on_both([&](const Engine& e, Device d) { e.clip_factor(s.on(d), 2, false, factor.on(d)); });
-      check_equal(factor);
+    for (double squares : {0.0, 1e-30, 0.5, 400.0}) {
+      for (bool exactly : {false, true}) {
+        CAPTURE(squares);
+        CAPTURE(exactly);
+        Pair s = number(squares, dtype), factor = result({1}, dtype);
+        on_both(
+            [&](const Engine& e, Device d) { e.clip_factor(s.on(d), 2, exactly, factor.on(d)); });
+        check_equal(factor);
+        if (exactly)
+          CHECK(item(factor.device) * std::sqrt(squares) == doctest::Approx(squares > 0 ? 2 : 0));
+      }
     }
   }
 }

@@ -3,8 +3,9 @@
 
   nccl_test.py NCCL_CHECK LIBFAKE_NCCL
 
-Runs every collective with 1, 2 and 3 ranks, and then what can go wrong: each time the ranks that
-are left must end in time, with an error that says what happened. Prints a line for each scenario.
+Runs every collective and every decentralised strategy with 1, 2 and 3 ranks, and then what can go
+wrong: each time the ranks that are left must end in time, with an error that says what happened.
+Prints a line for each scenario.
 """
 
 import os
@@ -64,7 +65,7 @@ class Worlds:
         ended = []
         try:
             for process in started:
-                out, err = process.communicate(timeout=120)
+                out, err = process.communicate(timeout=400)
                 ended.append(Ended(process.returncode, out, err, time.monotonic() - begin))
         finally:
             for process in started:
@@ -91,6 +92,15 @@ def collectives(worlds: Worlds) -> None:
                                {"MURMUR_CUDA_LATE": late})
             expect_good(ended, size)
             expect(not worlds.aborted(), ended)
+
+
+def strategies(worlds: Worlds) -> None:
+    """decentralised strategies with 1, 2 and 3 ranks, beside the CPU, also where the GPU is late"""
+    for size, late in ((1, "0"), (2, "1"), (3, "0")):
+        ended = worlds.run(size, ["--nodes", size, "--deadline", 60, "--strategies"],
+                           {"MURMUR_CUDA_LATE": late})
+        expect_good(ended, size)
+        expect(not worlds.aborted(), ended)
 
 
 def expect_good(ended: list, size: int) -> None:
@@ -169,7 +179,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="fake-nccl-"))
     worlds = Worlds(sys.argv[1], sys.argv[2], folder / "messages")
     try:
-        for scenario in (collectives, early_end, reported_error, missing_rank, refused):
+        for scenario in (collectives, strategies, early_end, reported_error, missing_rank,
+                         refused):
             begin = time.monotonic()
             scenario(worlds)
             print(f"{scenario.__doc__}: as expected, {time.monotonic() - begin:.1f} s", flush=True)

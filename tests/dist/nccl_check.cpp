@@ -1,10 +1,12 @@
 // tests/dist/nccl_check.cpp - every collective over transport nccl against sums that are known.
 //
-//   RANK=r WORLD_SIZE=n .. nccl_check [--nodes N] [--deadline SECONDS] [--leave RANK COUNT]
+//   RANK=r WORLD_SIZE=n .. nccl_check [--nodes N] [--deadline SECONDS] [--strategies]
+//                                     [--leave RANK COUNT]
 //
 // One process a rank, started by torchrun, by a script, or by hand; without any of them a world of
-// one. --leave: RANK ends its process after COUNT barriers, and the others go on. Exit code 0 when
-// all is right, 1 after an error, 2 after a wrong request.
+// one. --strategies: nccl_strategies.h instead. --leave: RANK ends its process after COUNT
+// barriers, and the others go on. Exit code 0 when all is right, 1 after an error, 2 after a wrong
+// request.
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,6 +16,7 @@
 #include "dist/collectives.h"
 #include "dist/transport.h"
 #include "tensor/engine.h"
+#include "tests/dist/nccl_strategies.h"
 
 using namespace murmur;
 
@@ -188,11 +191,13 @@ int main(int argc, char** argv) {
   World world;
   world.device = Device::cuda;
   int leaver = -1, barriers = 0;
+  bool strategies = false;
   for (int i = 1; i < argc; i++) {
     std::string flag = argv[i];
     auto value = [&] { return i + 1 < argc ? std::atof(argv[++i]) : 0; };
     if (flag == "--nodes") world.nodes = int64_t(value());
     if (flag == "--deadline") world.deadline = value();
+    if (flag == "--strategies") strategies = true;
     if (flag == "--leave") {
       leaver = int(value());
       barriers = int(value());
@@ -205,7 +210,10 @@ int main(int argc, char** argv) {
         if (step == barriers && c.rank() == leaver) _exit(0);
         c.barrier();
       }
-      everything(c);
+      if (strategies)
+        checks += check_strategies(c);
+      else
+        everything(c);
       std::printf("rank %d of %d: %d checks passed, %lld bytes sent\n", c.rank(), c.size(), checks,
                   static_cast<long long>(c.total_traffic().bytes));
     });

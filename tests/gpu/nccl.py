@@ -26,29 +26,37 @@ def seen(done) -> dict:
     return {"checks": int(said.group(1)), "bytes": int(said.group(2))} if said else {}
 
 
+# What nccl_check does besides collectives: small runs of decentralised strategies, beside the CPU.
+KINDS = {"collectives": [], "decentralised strategies": ["--strategies"]}
+
+
 def world_of_one(check) -> None:
-    """Every collective with one rank, NCCL's own sum among them."""
-    done = check.shell.run([check.nccl, "--nodes", "1", "--deadline", DEADLINE], 60)
-    if done.code == 2:
-        raise Skip(done.why())
-    status = "passed" if done.ok and seen(done) else "failed"
-    check.record.check(STEP, "one rank", status, "" if status == "passed" else done.why(),
-                       seconds=round(done.seconds, 1), **seen(done))
+    """One rank: every collective, NCCL's own sum among them, and every decentralised strategy."""
+    for kind, flags in KINDS.items():
+        done = check.shell.run([check.nccl, "--nodes", "1", "--deadline", DEADLINE, *flags], 60)
+        if done.code == 2:
+            raise Skip(done.why())
+        status = "passed" if done.ok and seen(done) else "failed"
+        check.record.check(STEP, f"one rank, {kind}", status,
+                           "" if status == "passed" else done.why(),
+                           seconds=round(done.seconds, 1), **seen(done))
 
 
 def two_on_one_gpu(check) -> None:
-    """Every collective with two ranks on this GPU. NCCL does not promise that this works, so it is
-    written down and never counted as a failure."""
-    name, port, jobs = "two ranks on one GPU (experiment)", str(free_port()), []
-    for rank in ("0", "1"):
-        env = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
-               "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NCCL_HOSTID": f"murmur-{rank}"}
-        jobs.append(([check.nccl, "--nodes", "2", "--deadline", DEADLINE], 90, SHARED | env))
-    ranks = check.shell.run_all(jobs, 2)
-    if all(done and done.ok and seen(done) for done in ranks):
+    """The same with two ranks on this GPU. NCCL does not promise that this works, so it is written
+    down and never counted as a failure."""
+    for kind, flags in KINDS.items():
+        name, port, jobs = f"two ranks on one GPU (experiment), {kind}", str(free_port()), []
+        for rank in ("0", "1"):
+            env = {"RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NCCL_HOSTID": f"murmur-{rank}"}
+            command = [check.nccl, "--nodes", "2", "--deadline", DEADLINE, *flags]
+            jobs.append((command, 90, SHARED | env))
+        ranks = check.shell.run_all(jobs, 2)
+        if not all(done and done.ok and seen(done) for done in ranks):
+            why = [f"rank {rank}: {done.why() if done else 'no time left'}"
+                   for rank, done in enumerate(ranks)]
+            check.record.check(STEP, name, "skipped", "did not work: " + "; ".join(why))
+            return
         check.record.check(STEP, name, "passed", seconds=round(ranks[0].seconds, 1),
                            **seen(ranks[0]))
-        return
-    why = [f"rank {rank}: {done.why() if done else 'no time left'}"
-           for rank, done in enumerate(ranks)]
-    check.record.check(STEP, name, "skipped", "did not work: " + "; ".join(why))

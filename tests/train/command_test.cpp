@@ -409,6 +409,7 @@ TEST_CASE("values of the wrong kind or out of range are refused") {
   refused({"--nodes", "2", "--transport", "self"}, {"nodes", "2", "threads"});
   refused({"--nodes", "5"}, {"batch_size", "4", "5"});
   refused({"--strategy", "fdsp"}, {"strategy", "fsdp"});
+  refused({"--strategy", "quasi_global", "--cuda-graph", "true"}, {"cuda_graph", "quasi_global"});
   refused({"--strategy.outer_lr", "1"}, {"strategy.outer_lr", "local", "no settings"});
   instead("--dtype", "fp16", {"dtype", "'fp16'", "bf16"});
   instead("--vocab-size", "100", {"vocab_size", "100", "256"});

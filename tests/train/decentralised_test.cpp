@@ -1,6 +1,7 @@
 // tests/train/decentralised_test.cpp - runs over a graph as a user types them: every recipe, what a
 // checkpoint and a log hold of every node, and what happens when some are lost.
 #include <cmath>
+#include <filesystem>
 
 #include "optim/svd.h"
 #include "tests/train/run_command.h"
@@ -248,4 +249,43 @@ TEST_CASE("64 nodes train in one process") {
       "many", {"--recipe", "demuon", "--topology", "exponential", "--eval-batches", "64"}, 12, 64));
   CHECK(contains(said, "64 ranks"));
   CHECK(last_row("many").node_val_loss.size() == 64);
+}
+
+TEST_CASE("nodes come back from those that stayed; who leads may change") {
+  check_goes_on("all-change", {"--recipe", "denormuon", "--topology", "complete", "--faults",
+                               "lose:0@5,lose:1@6,lose:2@7,rejoin:0@20"});
+  check_goes_on("two-back", {"--recipe", "dsgt", "--topology", "ring", "--faults",
+                             "lose:0@8,lose:1@8,rejoin:0@18,rejoin:1@18"});
+  // Where both are back with the weights of a third, their distance is that of one step.
+  output_of(run_of("two-back-1", {"--recipe", "dsgd", "--topology", "ring", "--faults",
+                                  "lose:0@3,lose:1@3,rejoin:0@24,rejoin:1@24"}));
+  output_of(run_of("none-lost", {"--recipe", "dsgd", "--topology", "ring"}));
+  CHECK(*last_row("two-back-1").consensus < 2 * *last_row("none-lost").consensus);
+  check_refused(run_of("nobody", {"--recipe", "dsgd", "--faults", "lose:0@3,lose:1@5,rejoin:0@5"},
+                       24, 2),
+                {"faults", "lose:1@5"});
+}
+
+TEST_CASE("messages under way at a skipped step go on as they were") {
+  check_goes_on("late-skip", {"--recipe", "dsgd", "--strategy.overlap", "true", "--topology",
+                              "ring", "--lazy-weights", "true", "--faults", "skip:1@12-14"});
+  check_refused(run_of("skip-directed", {"--recipe", "sgp", "--topology", "exponential",
+                                         "--faults", "skip:1@20"}),
+                {"faults", "directed"});
+  CHECK(!std::filesystem::exists(place() / "skip-directed/log.jsonl"));
+}
+
+TEST_CASE("what a strategy remembers of one graph is not for another") {
+  Words ring = {"--topology", "ring"};
+  output_of(run_of("pushed", Words{"--strategy", "push_sum", "--optimizer", "sgd"} + ring));
+  double before = *last_row("pushed").val_loss;
+  std::string text = output_of(going_on("pushed", 25) +
+                               Words{"--topology", "path", "--weights", "column"});
+  CHECK(text.find("mean") != std::string::npos);
+  CHECK(*last_row("pushed").val_loss < before + 0.1);
+  output_of(run_of("pulled", Words{"--recipe", "dsgd", "--strategy.wire", "int8"} + ring));
+  text = output_of(going_on("pulled", 25) + Words{"--topology", "complete"});
+  CHECK(text.find("mean") != std::string::npos);
+  CHECK(*last_row("pulled").consensus < 0.1);
+  check_refused(going_on("pulled", 26) + Words{"--recipe", "demuon"}, {"recipe", "dsgd", "demuon"});
 }

@@ -23,7 +23,7 @@ std::string after(const std::string& text, int steps) { return text + "-" + std:
 
 Words ranks(const std::string& strategy, int count) {
   // Lazy: of those that go by a graph d2 diverges on a ring of four without.
-  return {"--nodes", std::to_string(count), "--strategy", strategy, "--lazy-weights", "true"};
+  return {"--lazy-weights", "true", "--nodes", std::to_string(count), "--strategy", strategy};
 }
 
 Words run_of(const std::string& name, int steps, const Words& more) {
