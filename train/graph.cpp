@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "dist/mixing.h"
 #include "nn/model.h"
 #include "tensor/check.h"
 #include "tensor/nearest.h"
@@ -19,11 +20,11 @@ struct Wire {
   std::string name;
   double bytes;  // of one element
 };
-const std::vector<Wire> kWires = {{"fp32", 4}, {"bf16", 2}, {"int8", 1 + 2.0 / 64}};
+const std::vector<Wire> kWireSizes = {{"fp32", 4}, {"bf16", 2}, {"int8", 1 + 2.0 / 64}};
 constexpr int64_t kVocabulary = 256;  // where the preset leaves it to the data
 
 const Wire& find_wire(const std::string& name) {
-  for (const Wire& wire : kWires) {
+  for (const Wire& wire : kWireSizes) {
     if (wire.name == name) return wire;
   }
   throw InputError(
@@ -138,6 +139,8 @@ std::string traffic_text(const ExaminedGraph& g) {
                         bytes_text(row.bytes), row.bytes / double(g.parameters));
   }
   if (g.topology.nodes() == 1) return text;
+  if (g.parameters > kPiece)
+    text += fmt::format("A mixing's messages go in pieces of {} numbers each.\n", kPiece);
   double times = g.traffic[1].bytes / g.traffic[3].bytes;
   text += fmt::format(
       "Gradient tracking on this graph sends {:.{}f} times the bytes of a sharded update in bf16, "
@@ -167,7 +170,7 @@ std::vector<std::set<int>> neighbours_of(const Topology& t) {
 
 std::vector<std::string> wire_names() {
   std::vector<std::string> names;
-  for (const Wire& wire : kWires) names.push_back(wire.name);
+  for (const Wire& wire : kWireSizes) names.push_back(wire.name);
   return names;
 }
 
