@@ -21,6 +21,7 @@ class Decentralised : public Strategy {
 
   void begin_step(int64_t step, double schedule_factor) override;
   void weights_replaced() final;
+  bool may_lose_ranks() const final { return true; }
   bool lost() const final { return lost_; }
   void give_up() final { lost_ = true; }
   std::string members_changed(bool joined) override;

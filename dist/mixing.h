@@ -3,9 +3,9 @@
 //
 //   x_i <- x_i + sum_j w_ij (q_j - q_i)         q: x as it is on the wire; j: neighbours, ascending
 //
-// In difference form (dist.md's table of errors is reproduced by tests/dist/mixing_test.cpp): what
-// one end of an edge adds, the other takes away, so that the mean over nodes is kept to rounding,
-// whatever the wire does to q. The sum comes first and is added once.
+// In difference form: what one end of an edge adds, the other takes away, so that the mean over
+// nodes is kept to rounding, whatever the wire does to q (tests/dist/tracking_test.cpp measures it
+// over 5000 steps). The sum comes first and is added once.
 //
 // In pieces of kPiece elements: a node needs room for its neighbours' pieces, not for their whole
 // tensors, and a piece is still in the cache when it is mixed.
@@ -54,7 +54,6 @@ class Mixer {
   void leave_out(std::set<int> ranks) { left_out_ = std::move(ranks); }
   // Other members: another graph; replicas start anew.
   void use(Topology topology);
-  const Topology& topology() const { return topology_; }
   bool row_stochastic() const { return differences_; }
 
   // What replicas remember, each rank its own: to save and restore. (n) each; none before mix().

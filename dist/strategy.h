@@ -26,7 +26,7 @@ struct Plan {
   double bytes = 0, messages = 0;  // sums over all ranks
   double rounds = 0;               // of the rank with the most: exchanges one after the other
   double flops = 0;                // of orthogonalisation, on the busiest rank
-  double state_bytes = 0;          // of the optimizers, on the fullest rank
+  double state_bytes = 0;          // of optimizers and strategy, on the fullest rank
 };
 
 class Strategy {
@@ -69,8 +69,9 @@ class Strategy {
   virtual std::string graph_of_state() const { return {}; }
   virtual void resumed(int64_t /*step*/) {}  // after weights and state of this step were restored
 
-  // Where ranks are lost or come back (Communicator::set_members). A rank was lost during this
-  // step: what it still would exchange is left out.
+  // Can it go on where ranks are lost or come back (Communicator::set_members)?
+  virtual bool may_lose_ranks() const { return false; }
+  // A rank was lost during this step: what it still would exchange is left out.
   virtual bool lost() const { return false; }
   virtual void give_up() {}  // a rank was lost elsewhere: the same, until members_changed()
   // Called by all members once there are others. `joined`: this one has come back, with the weights

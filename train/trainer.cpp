@@ -14,7 +14,6 @@
 
 #include "dist/collect.h"
 #include "dist/collectives.h"
-#include "dist/decentralised.h"
 #include "dist/disagreement.h"
 #include "dist/faults.h"
 #include "dist/replica.h"
@@ -134,7 +133,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
       faults_(config.faults),
       step_([this] { replica_.step(); }) {
   faults_.check_nodes(c.nodes());
-  bool by_graph = dynamic_cast<Decentralised*>(strategy_.get());
+  bool by_graph = strategy_->may_lose_ranks();
   if (faults_.loses() && !by_graph)
     throw InputError("faults: only strategies that go by a graph go on without a node; use gossip");
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
