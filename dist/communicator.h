@@ -23,7 +23,8 @@ struct Message {
   Tensor tensor;
 };
 
-// Messages under way. What is sent must stay as it is until they are done.
+// Messages under way. What is sent must stay as it is until they are done. Whoever leaves them
+// before that, at both ends, loses these and no others (on nccl: all that come).
 class Pending {
  public:
   virtual ~Pending() = default;

@@ -58,6 +58,35 @@ class Watch {
   std::jthread thread_;
 };
 
+// Messages whose Pending has gone before they arrived: MPI still uses their tensors. They are
+// received all the same, since a receive that was cancelled would leave its message to the next one
+// from that peer.
+class Unattended {
+ public:
+  static void add(std::vector<MPI_Request> requests, std::vector<Tensor> tensors) {
+    all().push_back({std::move(requests), std::move(tensors)});
+  }
+  // Lets go of what has arrived; is nothing left? What a dead rank owes is left for ever.
+  static bool release() {
+    std::erase_if(all(), [](One& one) {
+      int done = 0;
+      MPI_Testall(int(one.requests.size()), one.requests.data(), &done, MPI_STATUSES_IGNORE);
+      return done != 0;
+    });
+    return all().empty();
+  }
+
+ private:
+  struct One {
+    std::vector<MPI_Request> requests;
+    std::vector<Tensor> tensors;
+  };
+  static std::vector<One>& all() {
+    static auto* const all = new std::vector<One>;  // outlives everything: MPI may still write
+    return *all;
+  }
+};
+
 class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(int rank, int size, double deadline) : Communicator(rank, size, deadline) {}
@@ -95,14 +124,8 @@ class MpiCommunicator final : public Communicator {
       for (const Message& m : sends) open(m.peer, to(Device::cpu, m.tensor), false);
     }
 
-    // MPI may still use the tensors of messages that were given up: they are kept for ever.
     ~Batch() override {
-      if (left_ == 0) return;
-      for (size_t i = 0; i < requests_.size(); i++) {
-        if (chunks_[i].receive && requests_[i] != MPI_REQUEST_NULL) MPI_Cancel(&requests_[i]);
-      }
-      static auto* const given_up = new std::vector<std::vector<Tensor>>;
-      given_up->push_back(std::move(tensors_));
+      if (left_ > 0) Unattended::add(std::move(requests_), std::move(tensors_));
     }
 
     bool poll() override {
@@ -199,6 +222,7 @@ class MpiCommunicator final : public Communicator {
 
   std::unique_ptr<Pending> post(const std::vector<Message>& sends,
                                 const std::vector<Message>& receives) override {
+    Unattended::release();
     return std::make_unique<Batch>(*this, sends, receives);
   }
 
@@ -305,6 +329,7 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
   Watch watch(world.deadline,
               fmt::format("rank {}: has ended, but others have not within {} s (--deadline)", rank,
                           world.deadline));
+  while (!Unattended::release()) std::this_thread::sleep_for(std::chrono::microseconds(100));
   MPI_Finalize();
 }
 

@@ -101,6 +101,26 @@ void order_of_a_pair(Communicator& c) {
     expect("order", receives[size_t(i)].tensor, 0, 3, [&](int64_t) { return double(i); });
 }
 
+// The receiver leaves an exchange before its message is sent. The next message is still the next.
+void left_before_its_end(Communicator& c) {
+  if (c.rank() > 1) return;
+  int other = 1 - c.rank();
+  for (int i = 0; i < 20; i++) {
+    Tensor first = Tensor::of({1, 1, 1, 1, 1}, {5}), second = Tensor::of({2, 2}, {2});
+    if (c.rank() == 0) {
+      c.start("left", {}, {{other, Tensor({5})}}).reset();
+      Tensor found({2});
+      c.exchange("ready", {{other, second}}, {});
+      c.exchange("next", {}, {{other, found}});
+      expect("next", found, 0, 2, [](int64_t) { return 2.0; });
+    } else {
+      c.exchange("ready", {}, {{other, Tensor({2})}});
+      c.exchange("left", {{other, first}}, {});
+      c.exchange("next", {{other, second}}, {});
+    }
+  }
+}
+
 void two_in_flight(Communicator& c) {
   int64_t count = 300000;
   Tensor x = filled(c.rank(), count, DType::f32), y = filled(c.rank() + 1, count, DType::f32);
@@ -126,6 +146,7 @@ void ok(Communicator& c) {
     for (int64_t count : {1, 2, 3, 7, 1000, 600000}) collectives(c, count, dtype);
   }
   if (c.size() > 1) order_of_a_pair(c);
+  if (c.size() > 1) left_before_its_end(c);
   two_in_flight(c);
   c.barrier();
   int64_t before = c.total_traffic().bytes;
