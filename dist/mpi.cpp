@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -297,6 +298,7 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
   }
   share_cores(launched.local_size);
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  std::signal(SIGPIPE, SIG_IGN);  // MPI writes to a rank that has just died: that ends nobody else
   int rank = 0, size = 1;
   {
     Watch watch(world.deadline, fmt::format("rank {}: MPI does not start within {} s (--deadline)",
