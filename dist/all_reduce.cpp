@@ -11,6 +11,7 @@
 #include "dist/ownership.h"
 #include "dist/strategy.h"
 #include "optim/update.h"
+#include "tensor/nearest.h"
 
 namespace murmur {
 namespace {
@@ -20,9 +21,8 @@ const std::string kGradients = "gradients";
 class AllReduce final : public Strategy {
  public:
   std::vector<Option> options() override {
-    std::vector<std::string> names;
-    for (const AlgorithmEntry& entry : algorithm_list()) names.push_back(entry.name);
-    return {{"collectives", &collectives_, "see murmur list collectives", 0, 0, names}};
+    return {{"collectives", &collectives_, "see murmur list collectives", 0, 0,
+             names_of(algorithm_list())}};
   }
 
   Share start(Parameters& parameters, const std::vector<Route>& routes) override {

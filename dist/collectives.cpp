@@ -92,13 +92,7 @@ const std::vector<AlgorithmEntry>& algorithm_list() {
 }
 
 Algorithm find_algorithm(const std::string& name) {
-  std::vector<std::string> names;
-  for (const AlgorithmEntry& entry : algorithm_list()) {
-    if (entry.name == name) return entry.algorithm;
-    names.push_back(entry.name);
-  }
-  throw InputError("collectives: there is no '" + name + "'; did you mean '" +
-                   nearest(name, names) + "'?");
+  return find_named("collectives", algorithm_list(), name).algorithm;
 }
 
 int rounds(Algorithm algorithm, int ranks) {

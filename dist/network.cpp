@@ -1,7 +1,6 @@
 // dist/network.cpp - networks.def, expanded; one line of arithmetic.
 #include "dist/network.h"
 
-#include "tensor/check.h"  // InputError
 #include "tensor/nearest.h"
 
 namespace murmur {
@@ -17,13 +16,7 @@ const std::vector<Network>& network_list() {
 }
 
 const Network& find_network(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Network& network : network_list()) {
-    if (network.name == name) return network;
-    names.push_back(network.name);
-  }
-  throw InputError("networks: there is no '" + name + "'; did you mean '" + nearest(name, names) +
-                   "'?");
+  return find_named("networks", network_list(), name);
 }
 
 double milliseconds(const Network& network, double rounds, double bytes) {

@@ -21,13 +21,7 @@ const std::vector<StrategyEntry>& strategy_list() {
 }
 
 std::unique_ptr<Strategy> make_strategy(const std::string& name) {
-  std::vector<std::string> names;
-  for (const StrategyEntry& entry : strategy_list()) {
-    if (entry.name == name) return entry.make();
-    names.push_back(entry.name);
-  }
-  throw InputError("strategy: there is no '" + name + "'; did you mean '" + nearest(name, names) +
-                   "'?");
+  return find_named("strategy", strategy_list(), name).make();
 }
 
 void configure(Strategy& strategy, const std::string& name,

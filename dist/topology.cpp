@@ -38,22 +38,6 @@ const std::vector<WeightsEntry>& weights_list() {
 
 namespace {
 
-template <class List>
-std::vector<std::string> names_of(const List& list) {
-  std::vector<std::string> names;
-  for (const auto& entry : list) names.push_back(entry.name);
-  return names;
-}
-
-template <class List>
-const auto& find(const char* what, const List& list, const std::string& name) {
-  for (const auto& entry : list) {
-    if (entry.name == name) return entry;
-  }
-  throw InputError(fmt::format("{}: there is no '{}'; did you mean '{}'?", what, name,
-                               nearest(name, names_of(list))));
-}
-
 // The first node that is not reached from node 0 along the steps that `next` visits; -1: none.
 template <class Next>
 int first_unreached(int nodes, Next next) {
@@ -165,8 +149,8 @@ double Topology::weight(int round, int to, int from) const {
 bool connected(const Topology& t) { return never_hears_of_0(t) < 0 && never_heard_of_by_0(t) < 0; }
 
 Topology make_topology(const TopologyOptions& options, int nodes) {
-  const TopologyEntry& entry = find("topology", topology_list(), options.name);
-  const WeightsEntry& rule = find("weights", weights_list(), options.weights);
+  const TopologyEntry& entry = find_named("topology", topology_list(), options.name);
+  const WeightsEntry& rule = find_named("weights", weights_list(), options.weights);
   if (nodes < 1)
     throw InputError(fmt::format("nodes: {} of them make no graph; give 1 or more", nodes));
   if (!options.edges.empty() && options.name != "edges") {

@@ -21,13 +21,7 @@ const std::vector<TransportEntry>& transport_list() {
 
 void run_ranks(const std::string& transport, const World& world,
                const std::function<void(Communicator&)>& work) {
-  std::vector<std::string> names;
-  for (const TransportEntry& entry : transport_list()) {
-    if (entry.name == transport) return entry.run(world, work);
-    names.push_back(entry.name);
-  }
-  throw InputError("transport: there is no '" + transport + "'; did you mean '" +
-                   nearest(transport, names) + "'?");
+  return find_named("transport", transport_list(), transport).run(world, work);
 }
 
 }  // namespace murmur

@@ -6,6 +6,7 @@
 #include "optim/numbers.h"
 #include "optim/orthogonalizers.h"
 #include "optim/svd.h"
+#include "tensor/nearest.h"
 
 namespace murmur {
 namespace {
@@ -112,10 +113,9 @@ void steps_on_gram(const Side& side, const Orthogonalizer& method, int steps, bo
 }  // namespace
 
 std::vector<Option> Orthogonalization::options() {
-  std::vector<std::string> methods;
-  for (const Orthogonalizer& one : orthogonalizer_list()) methods.push_back(one.name);
   return {
-      {"orthogonalizer", &method, "see murmur list orthogonalizers", 0, 0, methods},
+      {"orthogonalizer", &method, "see murmur list orthogonalizers", 0, 0,
+       names_of(orthogonalizer_list())},
       {"ns_steps", &steps, "of the orthogonalizer; 0: as many as it usually does", 0, 100},
       {"ns_form",
        &form,

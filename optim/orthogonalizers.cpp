@@ -1,7 +1,6 @@
 // optim/orthogonalizers.cpp - published coefficients, by name.
 #include "optim/orthogonalizers.h"
 
-#include "tensor/check.h"
 #include "tensor/nearest.h"
 
 namespace murmur {
@@ -130,13 +129,7 @@ const std::vector<Orthogonalizer>& orthogonalizer_list() {
 }
 
 const Orthogonalizer& find_orthogonalizer(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Orthogonalizer& one : orthogonalizer_list()) {
-    if (one.name == name) return one;
-    names.push_back(one.name);
-  }
-  throw InputError("orthogonalizer: there is no '" + name + "'; did you mean '" +
-                   nearest(name, names) + "'?");
+  return find_named("orthogonalizer", orthogonalizer_list(), name);
 }
 
 }  // namespace murmur

@@ -20,13 +20,7 @@ const std::vector<OptimizerEntry>& optimizer_list() {
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const std::string& name) {
-  std::vector<std::string> names;
-  for (const OptimizerEntry& entry : optimizer_list()) {
-    if (entry.name == name) return entry.make();
-    names.push_back(entry.name);
-  }
-  throw InputError("optimizer: there is no '" + name + "'; did you mean '" + nearest(name, names) +
-                   "'?");
+  return find_named("optimizer", optimizer_list(), name).make();
 }
 
 std::vector<Option> all_options(Optimizer& optimizer) {

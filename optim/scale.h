@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "tensor/check.h"
+#include "tensor/nearest.h"
 
 namespace murmur {
 
@@ -28,17 +28,10 @@ inline const std::vector<ShapeScale>& shape_scales() {
   return list;
 }
 
-inline std::vector<std::string> shape_scale_names() {
-  std::vector<std::string> names;
-  for (const ShapeScale& scale : shape_scales()) names.push_back(scale.name);
-  return names;
-}
+inline std::vector<std::string> shape_scale_names() { return names_of(shape_scales()); }
 
 inline double shape_scale(const std::string& name, int64_t m, int64_t n) {
-  for (const ShapeScale& scale : shape_scales()) {
-    if (scale.name == name) return scale.factor(double(m), double(n));
-  }
-  throw InputError("scale: there is no '" + name + "'");
+  return find_named("scale", shape_scales(), name).factor(double(m), double(n));
 }
 
 }  // namespace murmur

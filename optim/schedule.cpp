@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/check.h"
 #include "tensor/nearest.h"
 
 namespace murmur {
@@ -46,14 +45,8 @@ const std::vector<ScheduleEntry>& schedule_list() {
 }
 
 double Schedule::factor(int64_t step) const {
-  std::vector<std::string> names;
-  for (const ScheduleEntry& entry : schedule_list()) {
-    if (entry.name == name)
-      return step <= warmup ? double(step) / double(warmup) : entry.factor(*this, step);
-    names.push_back(entry.name);
-  }
-  throw InputError("schedule: there is no '" + name + "'; did you mean '" + nearest(name, names) +
-                   "'?");
+  const ScheduleEntry& entry = find_named("schedule", schedule_list(), name);
+  return step <= warmup ? double(step) / double(warmup) : entry.factor(*this, step);
 }
 
 }  // namespace murmur

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "tensor/check.h"
+
 namespace murmur {
 
 int edit_distance(std::string_view from, std::string_view to) {
@@ -32,6 +34,12 @@ std::string nearest(std::string_view name, std::span<const std::string> known) {
   };
   const auto best = std::min_element(known.begin(), known.end(), closer);
   return best == known.end() ? "" : *best;
+}
+
+void refuse_name(const std::string& what, const std::string& name,
+                 std::span<const std::string> known) {
+  throw InputError(what + ": there is no '" + name + "'; did you mean '" + nearest(name, known) +
+                   "'?");
 }
 
 }  // namespace murmur

@@ -18,13 +18,6 @@
 namespace murmur {
 namespace {
 
-template <class List>
-std::vector<std::string> names_of(const List& list) {
-  std::vector<std::string> names;
-  for (const auto& entry : list) names.push_back(entry.name);
-  return names;
-}
-
 std::vector<std::string> or_auto(std::vector<std::string> names) {
   names.insert(names.begin(), "auto");
   return names;
@@ -40,18 +33,13 @@ bool starts_with(const std::string& text, const std::string& prefix) {
 }
 
 void apply_preset(Config& c, const std::string& name) {
-  for (const Preset& p : preset_list()) {
-    if (p.name != name) continue;
-    c.n_layer = p.n_layer;
-    c.n_head = p.n_head;
-    c.n_embd = p.n_embd;
-    c.block_size = p.block_size;
-    c.batch_size = p.batch_size;
-    c.vocab_size = p.vocab_size;
-    return;
-  }
-  throw InputError("preset: there is no '" + name + "'; did you mean '" +
-                   nearest(name, names_of(preset_list())) + "'?");
+  const Preset& p = find_named("preset", preset_list(), name);
+  c.n_layer = p.n_layer;
+  c.n_head = p.n_head;
+  c.n_embd = p.n_embd;
+  c.block_size = p.block_size;
+  c.batch_size = p.batch_size;
+  c.vocab_size = p.vocab_size;
 }
 
 // One optimizer with its settings; `owner` is "optimizer" or "auxiliary".

@@ -66,22 +66,15 @@ std::string folder_of(const Contender& contender) {
   return folder;
 }
 
-std::vector<std::string> recipe_names() {
-  std::vector<std::string> names;
-  for (const Recipe& recipe : recipe_list()) names.push_back(recipe.name);
-  return names;
-}
-
 bool is_recipe(const std::string& name) {
-  for (const std::string& recipe : recipe_names())
-    if (recipe == name) return true;
-  return false;
+  const std::vector<std::string> known = names_of(recipe_list());
+  return std::find(known.begin(), known.end(), name) != known.end();
 }
 
 double usual_rate(const std::string& name) {
   if (is_recipe(name))
     return make_routes(make_config({{"recipe", name}}))[0].use.optimizer->learning_rate;
-  std::vector<std::string> known = recipe_names();
+  std::vector<std::string> known = names_of(recipe_list());
   for (const OptimizerEntry& entry : optimizer_list()) {
     if (entry.name == name) return entry.make()->learning_rate;
     known.push_back(entry.name);

@@ -9,7 +9,6 @@
 
 #include "dist/mixing.h"
 #include "nn/model.h"
-#include "tensor/check.h"
 #include "tensor/nearest.h"
 #include "train/config.h"
 
@@ -23,13 +22,7 @@ struct Wire {
 const std::vector<Wire> kWireSizes = {{"fp32", 4}, {"bf16", 2}, {"int8", 1 + 2.0 / 64}};
 constexpr int64_t kVocabulary = 256;  // where the preset leaves it to the data
 
-const Wire& find_wire(const std::string& name) {
-  for (const Wire& wire : kWireSizes) {
-    if (wire.name == name) return wire;
-  }
-  throw InputError(
-      fmt::format("wire: there is no '{}'; did you mean '{}'?", name, nearest(name, wire_names())));
-}
+const Wire& find_wire(const std::string& name) { return find_named("wire", kWireSizes, name); }
 
 // Nothing of the model is allocated.
 int64_t parameters_of(const std::string& preset) {
@@ -168,11 +161,7 @@ std::vector<std::set<int>> neighbours_of(const Topology& t) {
 
 }  // namespace
 
-std::vector<std::string> wire_names() {
-  std::vector<std::string> names;
-  for (const Wire& wire : kWireSizes) names.push_back(wire.name);
-  return names;
-}
+std::vector<std::string> wire_names() { return names_of(kWireSizes); }
 
 ExaminedGraph examine(const GraphRequest& request) {
   const Wire& wire = find_wire(request.wire);

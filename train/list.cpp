@@ -170,19 +170,9 @@ const std::vector<Kind>& kinds() {
 
 }  // namespace
 
-std::vector<std::string> list_kinds() {
-  std::vector<std::string> names;
-  for (const Kind& kind : kinds()) names.push_back(kind.name);
-  return names;
-}
+std::vector<std::string> list_kinds() { return names_of(kinds()); }
 
-ListTable list_table(const std::string& name) {
-  for (const Kind& kind : kinds()) {
-    if (kind.name == name) return kind.make();
-  }
-  throw InputError("list: there is no list '" + name + "'; did you mean '" +
-                   nearest(name, list_kinds()) + "'?");
-}
+ListTable list_table(const std::string& name) { return find_named("list", kinds(), name).make(); }
 
 std::string to_markdown(const ListTable& table) {
   std::string head, rule, body;

@@ -46,15 +46,7 @@ const std::vector<NoiseEntry>& noise_list() {
 Noise::Noise(const std::string& text, double scale) : entry_(nullptr), scale_(scale) {
   size_t colon = std::min(text.find(':'), text.size());
   std::string name = text.substr(0, colon);
-  std::vector<std::string> names;
-  for (const NoiseEntry& entry : noise_list()) {
-    if (entry.name == name) entry_ = &entry;
-    names.push_back(entry.name);
-  }
-  if (!entry_) {
-    throw InputError(
-        fmt::format("noise: there is no '{}'; did you mean '{}'?", name, nearest(name, names)));
-  }
+  entry_ = &find_named("noise", noise_list(), name);
   if (entry_->most == 0 && colon < text.size())
     throw InputError(
         fmt::format("noise: {} has no index; leave out '{}'", name, text.substr(colon)));

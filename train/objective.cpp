@@ -214,13 +214,7 @@ const std::vector<ObjectiveEntry>& objective_list() {
 }
 
 std::unique_ptr<Objective> make_objective(const std::string& name, const Landscape& landscape) {
-  std::vector<std::string> names;
-  for (const ObjectiveEntry& entry : objective_list()) {
-    if (entry.name == name) return entry.make(landscape);
-    names.push_back(entry.name);
-  }
-  throw InputError(
-      fmt::format("objective: there is no '{}'; did you mean '{}'?", name, nearest(name, names)));
+  return find_named("objective", objective_list(), name).make(landscape);
 }
 
 }  // namespace murmur
