@@ -5,92 +5,24 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <deque>
-#include <filesystem>
-#include <numeric>
-#include <thread>
+#include <utility>
 
 #include "dist/collect.h"
 #include "dist/collectives.h"
 #include "dist/disagreement.h"
-#include "dist/faults.h"
-#include "dist/replica.h"
 #include "dist/transport.h"
 #include "train/checkpoint.h"
-#include "train/data.h"
 #include "train/evaluate.h"
 #include "train/files.h"
 #include "train/interrupt.h"
-#include "train/log.h"
-#include "train/partition.h"
-#include "train/progress.h"
+#include "train/loop.h"
 #include "train/replica_state.h"
 #include "train/revision.h"
 #include "train/run.h"
 
 namespace murmur {
 namespace {
-
-class Trainer {
- public:
-  using Watch = std::function<void(const LogRow&)>;
-
-  Trainer(const Config& config, Communicator& c, bool resume, std::optional<int64_t> from,
-          Watch watch);
-  TrainSummary run();
-  bool diverged() const;
-
- private:
-  // A step that was launched: its loss and gradient norm are read when they are asked for.
-  struct Launched {
-    LogRow row;
-    std::function<double()> loss, gradient_squares;
-  };
-  Batch batch_of(int64_t number) const;
-  Launched launch(int64_t number);
-  void finish(size_t keep);
-  std::vector<double> agree(std::vector<double> losses);
-  void evaluate_now(LogRow& row, bool all);
-  void open_log(int64_t before);
-  void log_finished();
-  void after_step(int64_t number);
-  void follow_script(int64_t number);
-  void leave_out(int64_t number);
-  void change_members(std::vector<int> nodes, int64_t number, const std::string& why);
-  void take_in(int node, int source);
-  int64_t recover(int64_t number);
-  void stopped_after(int64_t number);
-  int64_t prepare_folder(bool resume, std::optional<int64_t> from) const;
-  void save(int64_t step);
-  void print_header() const;
-  void say(const std::string& text);
-  bool leads() const { return c_.rank() == 0; }  // alone touches the run folder, alone speaks
-  bool speaks() const { return leads() && !watch_; }
-  std::string loss_plot() const { return config_.out + "/loss.png"; }
-
-  Config config_;
-  Communicator& c_;
-  Watch watch_;  // where there is one, nothing is printed
-  Dataset data_;
-  std::optional<Partition> partition_;  // where nodes read different texts
-  std::unique_ptr<Strategy> strategy_;
-  Replica replica_;
-  Schedule schedule_;
-  Device device_;
-  Faults faults_;
-  std::function<void()> step_;                   // the replica's, captured where that was asked for
-  std::deque<Launched> under_way_;               // steps whose numbers were not read yet
-  std::vector<LogRow> finished_;                 // that were, and do not stand in the log yet
-  std::chrono::steady_clock::time_point clock_;  // when the last step was finished
-  int64_t start_ = 0;                            // steps already done
-  bool stop_ = false;                            // a signal came, to one rank at least
-  bool diverged_ = false;
-  bool from_mean_ = false;     // a checkpoint of other nodes, or of another strategy
-  std::optional<RunLog> log_;  // of the rank that leads
-  std::optional<Progress> progress_;
-};
 
 // Where nodes have weights of their own they need not wait for each other more often than this, in
 // steps, to put together a line of the log.
@@ -118,6 +50,8 @@ std::optional<Partition> partition_of(const Config& c, const Dataset& data, int6
   if (rule.kind == PartitionRule::iid) return {};
   return Partition(data, rule, nodes, uint64_t(c.seed), c.block_size);
 }
+
+}  // namespace
 
 Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::optional<int64_t> from,
                  Watch watch)
@@ -365,118 +299,9 @@ void Trainer::after_step(int64_t number) {
   if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
 }
 
-// Nodes that are lost or come back at this step, and those that are slow in it.
-void Trainer::follow_script(int64_t number) {
-  std::vector<int> members = faults_.members(number, c_.nodes());
-  if (faults_.loses() && members != c_.members())
-    change_members(members, number, "as the script says");
-  if (c_.rank() < 0 || stop_) return;
-  leave_out(number);
-  c_.delay(faults_.delay(number, c_.node()));
-  double late = faults_.straggle(number, c_.node());
-  if (late > 0) std::this_thread::sleep_for(std::chrono::duration<double>(late));
-}
-
-void Trainer::leave_out(int64_t number) {
-  std::set<int> ranks;
-  for (int node : faults_.skipped(number)) {
-    auto at = std::find(c_.members().begin(), c_.members().end(), node);
-    if (at != c_.members().end()) ranks.insert(int(at - c_.members().begin()));
-  }
-  strategy_->leave_out(ranks);
-}
-
-void Trainer::change_members(std::vector<int> nodes, int64_t number, const std::string& why) {
-  const std::vector<int> before = c_.members();
-  auto not_in = [](const std::vector<int>& some, const std::vector<int>& others) {
-    std::vector<int> left;
-    std::set_difference(some.begin(), some.end(), others.begin(), others.end(),
-                        std::back_inserter(left));
-    return left;
-  };
-  std::vector<int> lost = not_in(before, nodes), back = not_in(nodes, before);
-  if (c_.rank() >= 0 && !stop_) {
-    finish(0);
-    log_finished();
-    if (stop_) save(number - 1), stopped_after(number - 1);  // a signal came meanwhile
-    c_.barrier();  // the log is complete before another opens it
-  }
-  c_.set_members(nodes);
-  if (!leads()) log_.reset();
-  if (c_.rank() < 0) return;
-  for (int node : back) take_in(node, not_in(nodes, back)[0]);
-  if (stop_) return;
-  bool joined = std::count(back.begin(), back.end(), c_.node()) > 0;
-  std::string done = strategy_->members_changed(joined);
-  auto named = [](const std::vector<int>& list, const std::string& what) {
-    return list.empty() ? ""
-                        : fmt::format("node{} {} {}; ", list.size() > 1 ? "s" : "",
-                                      fmt::join(list, ", "), what);
-  };
-  say(fmt::format("step {:>6}  {}{}{} of {} go on, {}; {}", number, named(lost, "lost"),
-                  named(back, "back"), nodes.size(), c_.nodes(), done, why));
-}
-
-// The weights and state of `source` go to a node that is back; or that the run was stopped
-// meanwhile.
-void Trainer::take_in(int node, int source) {
-  if (c_.node() != source && c_.node() != node) return;
-  const std::vector<int>& members = c_.members();
-  auto rank_of = [&](int n) {
-    return int(std::find(members.begin(), members.end(), n) - members.begin());
-  };
-  auto move = [&](const Tensor& x) {
-    if (c_.node() == source)
-      c_.exchange("weights for a node that is back", {{rank_of(node), x}}, {});
-    else
-      c_.exchange_patiently("weights for a node that is back", {}, {{rank_of(source), x}});
-  };
-  Tensor stopped = Tensor::of({double(stop_)}, {1}, DType::f64);
-  move(stopped);
-  stop_ = item(stopped) > 0;
-  if (stop_) return;
-  move(replica_.model.parameters.values());
-  for (const Update::NamedState& s : replica_.update.named_state()) move(s.tensor);
-  replica_.model.parameters.refresh_shadow();
-}
-
 void Trainer::stopped_after(int64_t number) {
   if (speaks()) progress_->finish();
   say(fmt::format("stopped after step {}; the checkpoint is written, --resume goes on", number));
-}
-
-// Somebody is gone. Those that are left find out who they are, do alone what of a step they still
-// have to do, and those behind whole steps, and go on together. Returns the step all have done.
-int64_t Trainer::recover(int64_t number) {
-  strategy_->give_up();
-  while (true) {
-    try {
-      auto began = std::chrono::steady_clock::now();
-      std::vector<int> left = c_.agree_on_survivors();
-      std::vector<int> lost;
-      for (int node : c_.members())
-        if (!std::count(left.begin(), left.end(), node)) lost.push_back(node);
-      c_.set_members(left);
-      Tensor furthest =
-          Tensor::of({double(number), under_way_.empty() ? double(number + 1)
-                                                         : double(under_way_.front().row.step)},
-                     {2}, DType::f64);
-      all_reduce_max(c_, "step", furthest);
-      while (number < int64_t(furthest.data<double>()[0])) under_way_.push_back(launch(++number));
-      // What only some have put into the log is over.
-      while (!under_way_.empty() &&
-             under_way_.front().row.step < int64_t(furthest.data<double>()[1]))
-        under_way_.pop_front();
-      std::string done = strategy_->members_changed(false);
-      std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
-      say(fmt::format(
-          "step {:>6}  node{} {} lost: nothing for {} s; {} of {} go on, {}; agreed in {:.2f} s",
-          number, lost.size() > 1 ? "s" : "", fmt::join(lost, ", "), config_.deadline, left.size(),
-          c_.nodes(), done, seconds.count()));
-      return number;
-    } catch (const RankLost&) {  // another one
-    }
-  }
 }
 
 TrainSummary Trainer::run() {
@@ -506,19 +331,7 @@ TrainSummary Trainer::run() {
     summary.step = number;
     if (stop_ && number < config_.steps) stopped_after(number);
   }
-  // Nodes that were lost by the script wait for the end of the others.
-  if (faults_.loses()) {
-    std::vector<int> all(size_t(c_.nodes()));
-    std::iota(all.begin(), all.end(), 0);
-    c_.set_members(all);
-    for (int node = 1; node < c_.nodes(); node++) {
-      Tensor end = Tensor::of({double(summary.step)}, {1}, DType::f64);
-      bool receives = c_.rank() == 0, sends = c_.rank() == node;
-      if (receives) c_.exchange_patiently("the end", {}, {{node, end}});
-      if (sends) c_.exchange_patiently("the end", {{0, end}}, {});
-      summary.step = std::max(summary.step, int64_t(item(end)));
-    }
-  }
+  if (faults_.loses()) summary.step = wait_for_all(summary.step);
   if (!leads()) return summary;
   progress_->finish();
   plot_log(read_log(config_.out + "/log.jsonl"), loss_plot(), config_.out);
@@ -527,8 +340,6 @@ TrainSummary Trainer::run() {
                   duration_text(seconds)));
   return summary;
 }
-
-}  // namespace
 
 TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from,
                    std::function<void(const LogRow&)> watch) {

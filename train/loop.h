@@ -1,0 +1,88 @@
+// train/loop.h - what the loop of train/trainer.cpp has at hand; train/members.cpp is the part of
+// it that goes on when nodes come and go.
+#pragma once
+
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dist/communicator.h"
+#include "dist/faults.h"
+#include "dist/replica.h"
+#include "train/config.h"
+#include "train/data.h"
+#include "train/log.h"
+#include "train/partition.h"
+#include "train/progress.h"
+#include "train/trainer.h"
+
+namespace murmur {
+
+class Trainer {
+ public:
+  using Watch = std::function<void(const LogRow&)>;
+
+  Trainer(const Config& config, Communicator& c, bool resume, std::optional<int64_t> from,
+          Watch watch);
+  TrainSummary run();
+  bool diverged() const;
+
+ private:
+  // A step that was launched: its loss and gradient norm are read when they are asked for.
+  struct Launched {
+    LogRow row;
+    std::function<double()> loss, gradient_squares;
+  };
+  Batch batch_of(int64_t number) const;
+  Launched launch(int64_t number);
+  void finish(size_t keep);
+  std::vector<double> agree(std::vector<double> losses);
+  void evaluate_now(LogRow& row, bool all);
+  void open_log(int64_t before);
+  void log_finished();
+  void after_step(int64_t number);
+  void stopped_after(int64_t number);
+  int64_t prepare_folder(bool resume, std::optional<int64_t> from) const;
+  void save(int64_t step);
+  void print_header() const;
+  void say(const std::string& text);
+
+  // train/members.cpp: who takes part.
+  void follow_script(int64_t number);
+  void leave_out(int64_t number);
+  void change_members(std::vector<int> nodes, int64_t number, const std::string& why);
+  void take_in(int node, int source);
+  int64_t recover(int64_t number);
+  int64_t wait_for_all(int64_t step);
+
+  bool leads() const { return c_.rank() == 0; }  // alone touches the run folder, alone speaks
+  bool speaks() const { return leads() && !watch_; }
+  std::string loss_plot() const { return config_.out + "/loss.png"; }
+
+  Config config_;
+  Communicator& c_;
+  Watch watch_;  // where there is one, nothing is printed
+  Dataset data_;
+  std::optional<Partition> partition_;  // where nodes read different texts
+  std::unique_ptr<Strategy> strategy_;
+  Replica replica_;
+  Schedule schedule_;
+  Device device_;
+  Faults faults_;
+  std::function<void()> step_;                   // the replica's, captured where that was asked for
+  std::deque<Launched> under_way_;               // steps whose numbers were not read yet
+  std::vector<LogRow> finished_;                 // that were, and do not stand in the log yet
+  std::chrono::steady_clock::time_point clock_;  // when the last step was finished
+  int64_t start_ = 0;                            // steps already done
+  bool stop_ = false;                            // a signal came, to one rank at least
+  bool diverged_ = false;
+  bool from_mean_ = false;     // a checkpoint of other nodes, or of another strategy
+  std::optional<RunLog> log_;  // of the rank that leads
+  std::optional<Progress> progress_;
+};
+
+}  // namespace murmur
