@@ -51,7 +51,7 @@ decentralised: build $(DATA)/data.json
 test asan tsan: PACKAGES += $(TEST_PACKAGES)
 test: build
 	cmake --build build
-	ctest --test-dir build --output-on-failure -j $$(nproc)
+	OMP_WAIT_POLICY=passive ctest --test-dir build --output-on-failure -j $$(nproc)
 
 build: setup
 	@cmake --preset cpu > build.log 2>&1 || { cat build.log; rm build.log; exit 1; }
@@ -61,7 +61,7 @@ build: setup
 asan: setup
 	cmake --preset cpu-asan
 	cmake --build build-asan
-	ctest --test-dir build-asan --output-on-failure -j $$(nproc) --exclude-regex 'house|mpi|hosts'  # no kernels; MPI leaks
+	OMP_WAIT_POLICY=passive ctest --test-dir build-asan --output-on-failure -j $$(nproc) --exclude-regex 'house|mpi|hosts'  # no kernels; MPI leaks
 
 # One thread per rank: the sanitizer does not know OpenMP's barriers.
 TSAN_CASES ?= *

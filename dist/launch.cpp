@@ -199,6 +199,8 @@ class Stderr {
     static const std::regex ended("^murmur: ended with (\\d+)\\s*$");
     std::smatch code;
     if (std::regex_search(line, code, ended)) return void(codes_.insert(std::stoi(code[1])));
+    static const std::regex complaint("^murmur: (rank \\d+: )?(.*)");  // of one input, by each rank
+    if (std::regex_search(line, code, complaint) && !said_.insert(code[2]).second) return;
     bool frame = line.size() > 60 && line.find_first_not_of("-\n") == std::string::npos;
     if (!frame && message_.empty()) {
       std::regex_search(line, repeated) ? void(connections_ += line) : pass_on(line);
@@ -229,7 +231,8 @@ class Stderr {
   std::string connections_;
   std::string killed_;
   int signal_ = 0;
-  std::set<int> codes_;  // with which ranks ended, where they tell (kTellsLauncher)
+  std::set<std::string> said_;  // complaints, without who said it
+  std::set<int> codes_;         // with which ranks ended, where they tell (kTellsLauncher)
 };
 
 pid_t mpirun_pid = 0;

@@ -131,8 +131,9 @@ def launches(check, murmur):
                         (["-n", "2", "--hosts", "/none", "--", "train"], "cannot be read")):
         code, output, _ = launch(*words)
         expect(code == 2 and what in output and output.count("\n") == 1, f"launch {words}", output)
-    for transport in ("mpi", "nccl"):  # a wrong flag is every rank's; one of them says so
-        code, output, seconds = launch("-n", "3", "--", "train", "--transport", transport,
+    # A wrong flag is every rank's; one of them says so.
+    for transport, more in (("mpi", []), ("mpi", ["--survive"]), ("nccl", [])):
+        code, output, seconds = launch("-n", "3", *more, "--", "train", "--transport", transport,
                                        "--nodess", "3")
         said = [line for line in complaints(output) if "launch" not in line]
         expect(code == 2 and seconds < 15 and
