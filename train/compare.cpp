@@ -8,6 +8,7 @@
 
 #include "tensor/check.h"
 #include "train/compare_report.h"
+#include "train/folder_lock.h"
 
 namespace murmur {
 namespace {
@@ -173,6 +174,8 @@ std::optional<Comparison> race_and_judge(const CompareOptions& options) {
 }
 
 void compare(const CompareOptions& options) {
+  FolderLock lock;
+  lock.take(make_config(options.settings).out);
   std::optional<Comparison> comparison = race_and_judge(options);
   if (comparison)
     report(*comparison, options.json);

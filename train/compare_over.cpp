@@ -10,6 +10,7 @@
 
 #include "train/compare_report.h"
 #include "train/files.h"
+#include "train/folder_lock.h"
 #include "train/list.h"
 
 namespace murmur {
@@ -79,6 +80,8 @@ void compare_over(const CompareOptions& options, const std::string& over) {
     wanted.insert(wanted.end(), own.begin(), own.end());
     make_config(wanted);
   }
+  FolderLock lock;
+  lock.take(out);
   using json = nlohmann::ordered_json;
   ListTable losses{"validation loss", {"contender"}, {}},
       winners{"best", {"setting", "best", "than the second best"}, {}};

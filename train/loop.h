@@ -15,6 +15,7 @@
 #include "dist/replica.h"
 #include "train/config.h"
 #include "train/data.h"
+#include "train/folder_lock.h"
 #include "train/log.h"
 #include "train/partition.h"
 #include "train/progress.h"
@@ -46,7 +47,7 @@ class Trainer {
   void log_finished();
   void after_step(int64_t number);
   void stopped_after(int64_t number);
-  int64_t prepare_folder(bool resume, std::optional<int64_t> from) const;
+  int64_t prepare_folder(bool resume, std::optional<int64_t> from);
   void save(int64_t step);
   void print_header() const;
   void say(const std::string& text);
@@ -80,6 +81,7 @@ class Trainer {
   int64_t start_ = 0;                            // steps already done
   bool stop_ = false;                            // a signal came, to one rank at least
   bool diverged_ = false;
+  FolderLock lock_;            // of the rank that leads
   bool from_mean_ = false;     // a checkpoint of other nodes, or of another strategy
   std::optional<RunLog> log_;  // of the rank that leads
   std::optional<Progress> progress_;

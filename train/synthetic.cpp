@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "train/folder_lock.h"
 #include "train/significance.h"
 #include "train/synthetic_report.h"
 
@@ -211,6 +212,8 @@ void synthetic(const SyntheticOptions& options) {
   for (const std::string& text : options.recipes) methods.push_back(parse_method(text));
   Suite suite(options);
   SyntheticReport report{options, config_of(options, methods[0]), {noise.tail_index()}};
+  FolderLock lock;
+  lock.take(report.config.out);
   if (options.rates) {
     for (const Method& method : methods)
       suite.momentum_setting(method);  // complains before it runs

@@ -312,7 +312,6 @@ void write_plot(const SyntheticReport& r, const std::string& path) {
 
 void write(const SyntheticReport& r) {
   const std::string& folder = r.config.out;
-  make_directories(folder);
   write_file_durably(folder + "/synthetic.md", to_markdown(r));
   write_file_durably(folder + "/synthetic.json", to_json(r));
   write_plot(r, folder + "/synthetic.png");

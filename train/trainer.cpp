@@ -97,7 +97,8 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
 }
 
 // The step of the checkpoint to go on from, or -1: none.
-int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) const {
+int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
+  lock_.take(config_.out);
   bool there = has_checkpoint(config_.out);
   if (there && !resume) {
     throw InputError(fmt::format(
@@ -105,7 +106,6 @@ int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) const 
         config_.out, list_checkpoints(config_.out).back()));
   }
   if (from) return *from;
-  make_directories(config_.out);
   return there ? list_checkpoints(config_.out).back() : -1;
 }
 
@@ -259,7 +259,7 @@ void Trainer::say(const std::string& text) {
 }
 
 void Trainer::open_log(int64_t before) {
-  make_directories(config_.out);
+  if (!lock_.held()) lock_.try_take(config_.out);  // in place of one that led, and may live yet
   log_.emplace(config_.out + "/log.jsonl", before ? std::optional(before) : std::nullopt);
 }
 
