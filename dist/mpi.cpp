@@ -310,6 +310,13 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   try {
+    if (launched.found && launched.size != size) {
+      throw InputError(
+          fmt::format("transport: {} has started {} ranks, and MPI knows of {}; start them with "
+                      "mpirun, or with "
+                      "srun --mpi=pmix",
+                      launched.source, launched.size, size));
+    }
     if (world.nodes > 0 && world.nodes != size) {
       throw InputError(fmt::format(
           "nodes: {} wanted, MPI has {}; start it with mpirun -n {}, or leave --nodes out",

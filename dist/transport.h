@@ -21,12 +21,20 @@ struct World {
 using RunRanks = void (*)(const World& world, const std::function<void(Communicator&)>& work);
 
 struct TransportEntry {
-  std::string name, summary;
+  std::string name;
+  bool processes;  // started by somebody else, one a rank
+  std::string summary;
   RunRanks run;
 };
 
 const std::vector<TransportEntry>& transport_list();
 void run_ranks(const std::string& transport, const World& world,
                const std::function<void(Communicator&)>& work);  // InputError names the nearest
+
+// The one that fits how this process was started, and how many ranks there are to be.
+std::string usual_transport(int64_t nodes);
+// InputError where this is one of several processes that were started as ranks, and each of them
+// would be a whole run.
+void refuse_copies(const std::string& transport);
 
 }  // namespace murmur

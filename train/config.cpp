@@ -100,8 +100,9 @@ std::vector<Option> Config::options() {
       {"nodes", &nodes,
        "ranks that train together; 0: one, or as many processes as a launcher started", 0, 4096},
       {"transport", &transport,
-       "what carries messages between ranks; auto: threads, or self where there is one", 0, 0,
-       or_auto(names_of(transport_list()))},
+       "what carries messages between ranks; auto: threads, or self where there is one; where a "
+       "launcher started several processes mpi, or for torchrun nccl",
+       0, 0, or_auto(names_of(transport_list()))},
       {"strategy", &strategy,
        "what ranks do together around an update; auto: sharded, or local where there is one", 0, 0,
        or_auto(names_of(strategy_list()))},
@@ -151,7 +152,7 @@ namespace {
 
 // What `auto` means for transport and strategy.
 void settle_ranks(Config& c) {
-  if (c.transport == "auto") c.transport = c.nodes > 1 ? "threads" : "self";
+  if (c.transport == "auto") c.transport = usual_transport(c.nodes);
   bool several = c.transport != "self" && !(c.transport == "threads" && c.nodes <= 1);
   if (c.transport == "self" && c.nodes > 1) {
     throw InputError(

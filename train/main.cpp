@@ -120,14 +120,16 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
   if (!file) return {};
   std::fclose(file);
   std::vector<Assignment> saved = read_toml(path);
-  // Who names another number of ranks, transport or strategy gets these anew. The strategy stays
-  // where it can: `local` is for one rank.
+  // Who names another number of ranks, transport or strategy, or starts several processes, gets
+  // these anew. The strategy stays where it can: `local` is for one rank.
   auto named = [&](const std::string& key) { return !value(flags, key).empty(); };
-  bool strategy = named("strategy") || (named("nodes") && value(saved, "strategy") == "local");
+  bool launched = launched_by().size > 1;
+  bool strategy =
+      named("strategy") || ((named("nodes") || launched) && value(saved, "strategy") == "local");
   std::erase_if(saved, [&](const Assignment& a) {
     bool of_strategy = a.first == "strategy" || a.first.starts_with("strategy.");
     bool of_ranks = a.first == "nodes" || a.first == "transport";
-    bool ranks = named("nodes") || named("transport") || strategy;
+    bool ranks = named("nodes") || named("transport") || strategy || launched;
     bool renamed = a.first == "recipe" && named("strategy");  // settings of its own stay
     return (of_strategy && strategy) || (of_ranks && ranks) || renamed;
   });
@@ -303,6 +305,19 @@ std::vector<std::string> take_command_to_launch(int& argc, char** argv) {
     argc = i;
   }
   return words;
+}
+
+// Commands whose processes may be the ranks of a run.
+bool takes_ranks(const std::string& command) { return command == "train" || command == "compare"; }
+
+// Where this process was started as one rank of several; a broken contract is the transport's to
+// report.
+Launched place() {
+  try {
+    return launched_by();
+  } catch (const InputError&) {
+    return {};
+  }
 }
 
 int run(int argc, char** argv) {
@@ -605,6 +620,15 @@ int run(int argc, char** argv) {
                            "where a rank dies the others go on; for strategies that go by a graph");
   launch_command->callback([&] { code = launch(ranks, hosts, survive, to_launch); });
 
+  std::string command = argc > 1 ? argv[1] : "";
+  bool known =
+      !app.get_subcommands([&](const CLI::App* c) { return c->get_name() == command; }).empty();
+  if (Launched me = place(); me.size > 1 && known && !takes_ranks(command)) {
+    throw InputError(
+        fmt::format("{0}: {1} has started {2} processes, and each would do the same; start "
+                    "murmur {0} by itself",
+                    command, me.source, me.size));
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -612,16 +636,6 @@ int run(int argc, char** argv) {
     throw UsageError(usage_error(app, error, argc, argv));
   }
   return code;
-}
-
-// Where this process was started as one rank of several; a broken contract is the transport's to
-// report.
-Launched place() {
-  try {
-    return launched_by();
-  } catch (const InputError&) {
-    return {};
-  }
 }
 
 }  // namespace

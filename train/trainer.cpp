@@ -343,6 +343,7 @@ TrainSummary Trainer::run() {
 
 TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from,
                    std::function<void(const LogRow&)> watch) {
+  refuse_copies(config.transport);
   if (config.threads > 0) omp_set_num_threads(int(config.threads));
   if (!watch) catch_interrupts();
   TrainSummary summary;

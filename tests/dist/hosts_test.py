@@ -70,13 +70,13 @@ class Runs:
 
     def mpirun(self, words, ranks=RANKS):
         return self.start(["mpirun", "-n", str(ranks), "--oversubscribe", "--bind-to", "none",
-                           self.murmur, *words, "--transport", "mpi"])
+                           self.murmur, *words])
 
     def on(self, cluster, words, extra=()):
         environment = dict(os.environ, OMP_NUM_THREADS="1")
-        return cluster.mpirun([self.murmur, *words, "--transport", "mpi"], extra_mca=extra,
-                              env=environment, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return cluster.mpirun([self.murmur, *words], extra_mca=extra, env=environment, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
 
     def losses(self, name):
         """The columns of the log, as they are written."""

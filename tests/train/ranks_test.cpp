@@ -231,3 +231,41 @@ TEST_CASE("what ranks are refused is one line, and nothing is lost") {
   CHECK(load_checkpoint(place() / "kept").step == 4);
   output_of(going_on("kept", 8));
 }
+
+TEST_CASE("a process that was started as one rank of several is no run of its own") {
+  output_of(run_of("alone", 2, {}));
+  const auto before = files_below(place().folder.path());
+  // As rank 0 of two; MPI itself would notice, but not what is one process.
+  const std::map<std::string, std::map<std::string, std::string>> starters = {
+      {"Open MPI",
+       {{"OMPI_COMM_WORLD_RANK", "0"},
+        {"OMPI_COMM_WORLD_SIZE", "2"},
+        {"OMPI_COMM_WORLD_LOCAL_RANK", "0"},
+        {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}}},
+      {"PMI", {{"PMI_RANK", "0"}, {"PMI_SIZE", "2"}}},
+      {"Slurm",
+       {{"SLURM_STEP_ID", "0"},
+        {"SLURM_PROCID", "0"},
+        {"SLURM_NTASKS", "2"},
+        {"SLURM_LOCALID", "0"},
+        {"SLURM_JOB_NODELIST", "a"}}},
+      {"torchrun",
+       {{"RANK", "0"},
+        {"WORLD_SIZE", "2"},
+        {"LOCAL_RANK", "0"},
+        {"LOCAL_WORLD_SIZE", "2"},
+        {"MASTER_ADDR", "127.0.0.1"}}}};
+  for (const auto& [starter, variables] : starters) {
+    for (const auto& [name, value] : variables) setenv(name.c_str(), value.c_str(), 1);
+    for (const Words& one : {Words{"--transport", "threads"}, {"--transport", "self"}})
+      check_refused(run_of("new", 2, one), {one[1], starter + " has started 2"});
+    check_refused({"compare", "--data", place().data, "--out", place() / "race", "--transport",
+                   "threads", "--nodes", "2"},
+                  {"threads", starter + " has started 2"});
+    check_refused({"sample", place() / "alone"}, {"sample", starter + " has started 2"});
+    check_refused({"data", "prepare", place() / "text.txt", "--out", place().data},
+                  {"data", starter + " has started 2"});
+    for (const auto& [name, value] : variables) unsetenv(name.c_str());
+  }
+  CHECK(files_below(place().folder.path()) == before);
+}
