@@ -189,7 +189,8 @@ TEST_CASE("counted traffic and state are what every strategy plans: small uneven
   }
 }
 
-TEST_CASE("counted traffic and state are what every strategy plans: the preset nano") {
+TEST_CASE("counted traffic and state are what every strategy plans: the preset nano" *
+          doctest::test_suite("long")) {
   for (const std::string optimizer : {"adamw", "muon", "normuon"}) {
     CAPTURE(optimizer);
     for (const std::string& strategy : strategies()) {

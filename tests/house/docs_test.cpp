@@ -477,7 +477,8 @@ TEST_CASE("a page with something wrong on it is noticed") {
 }
 
 // One copy and one build for all recipes: they are independent of each other.
-TEST_CASE("the recipes apply, build, and pass the tests that their lists bring along") {
+TEST_CASE("the recipes apply, build, and pass the tests that their lists bring along" *
+          doctest::test_suite("long")) {
   TemporaryFolder folder;
   copy_sources(folder, {"tensor", "autograd", "nn", "optim", "dist", "train", "tests"});
   for (const char* recipe :
@@ -524,9 +525,8 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
       folder);
 }
 
-// Minutes of building, so only on request: build/test_house --no-skip -tc="every exercise of the
-// tour*".
-TEST_CASE("every exercise of the tour, carried out, turns its test red" * doctest::skip()) {
+TEST_CASE("every exercise of the tour, carried out, turns its test red" *
+          doctest::test_suite("exercises")) {
   TemporaryFolder folder;
   copy_sources(folder, kFolders);
   run(kConfigure, folder);
