@@ -252,6 +252,27 @@ DataSummary describe_data(const std::string& dir) {
   return summary;
 }
 
+std::string data_digest(const Dataset& data) {
+  const std::optional<DataSummary> summary = load_summary(data.dir());
+  std::vector<File> listed;
+  if (summary) listed = summary->train;
+  if (summary) listed.insert(listed.end(), summary->val.begin(), summary->val.end());
+  auto checksum_of = [&](const TokenFile& shard) {
+    const std::string name = fs::path(shard.path()).filename().string();
+    for (const File& file : listed)
+      if (file.name == name && file.size == int64_t(shard.tokens().size())) return file.checksum;
+    return file_of(name, shard.tokens()).checksum;
+  };
+  std::string shards;
+  for (Split split : {Split::train, Split::val}) {
+    for (const TokenFile& shard : data.stream(split).shards())
+      shards +=
+          fmt::format("{} {} {}\n", name_of(split), shard.tokens().size(), checksum_of(shard));
+  }
+  return fmt::format("{} + {} tokens, crc32c {}", data.tokens(Split::train),
+                     data.tokens(Split::val), checksum_text(crc32c(shards.data(), shards.size())));
+}
+
 static std::string lines_on_documents(const DataSummary& summary) {
   if (summary.sources.empty()) return "";
   constexpr size_t kShownDocuments = 3;

@@ -16,6 +16,7 @@
 
 #include "tests/train/temporary_folder.h"
 #include "train/files.h"  // read_file
+#include "train/identity.h"
 #include "train/prepare.h"
 #include "train/tokenizer.h"
 
@@ -606,4 +607,32 @@ TEST_CASE("describe: a folder of llm.c shards") {
   CHECK(contains(lines, "GPT-2 shards without tokenizer, 50257 ids"));
   CHECK(contains(lines, "120 tokens in 2 shards"));
   CHECK_FALSE(contains(lines, "bytes per token"));
+}
+
+TEST_CASE("digests tell data and tokenizers apart, and not the folders they lie in") {
+  TemporaryFolder folder;
+  const std::string words(100, 'x'), other = std::string(99, 'x') + "y";
+  auto prepared = [&](const std::string& name, const std::string& bytes, const char* tokenizer) {
+    const std::string text = written(folder, name + ".txt", bytes), out = folder / name;
+    prepare_data({text}, tokenizer, out, 0.1);
+    return out;
+  };
+  const std::string a = prepared("a", words, "byte"), same = prepared("b", words, "byte");
+  auto data_of = [](const std::string& dir) { return data_digest(Dataset(dir)); };
+  auto tokenizer_of = [](const std::string& dir) {
+    return tokenizer_digest(Dataset(dir).tokenizer_path());
+  };
+  CHECK(data_of(a).starts_with("90 + 10 tokens, crc32c "));
+  CHECK(data_of(a) == data_of(same));
+  CHECK(data_of(a) != data_of(prepared("c", other, "byte")));
+  CHECK(data_of(a) != data_of(prepared("d", "y" + std::string(99, 'x'), "byte")));
+  CHECK(tokenizer_of(a).starts_with("byte, crc32c "));
+  CHECK(tokenizer_of(a) == tokenizer_of(folder / "c"));
+  CHECK(tokenizer_of(prepared("e", words, "char")) != tokenizer_of(prepared("f", other, "char")));
+  // Without data.json (and so without tokenizer.json) the tokens themselves are read.
+  std::filesystem::remove(same + "/data.json");
+  CHECK(data_of(a) == data_of(same));
+  std::filesystem::remove(same + "/tokenizer.json");
+  CHECK(data_of(a) == data_of(same));
+  CHECK(tokenizer_of(same) == "gpt2");
 }
