@@ -4,11 +4,10 @@
 //   p_t = x_t - u(x_t)                           what the optimizer makes of x_t
 //   x_{t+1} = W (p_t + x_t - p_{t-1})            with p_{-1} = x_0: the first step is plain
 //
-// With u = lr g this is x_{t+1} = W (2 x_t - x_{t-1} - lr (g_t - g_{t-1})). Stable where W is
-// static and symmetric with eigenvalues above -1/3: Metropolis rings of even size lie exactly on it
-// and want lazy weights.
-#include <fmt/format.h>
-
+// With u = lr g this is x_{t+1} = W (2 x_t - x_{t-1} - lr (g_t - g_{t-1})). W is what a step's
+// mixing applies, all its rounds, and is to be static and symmetric. For each eigenvalue q of it
+// disagreement follows r^2 - 2 q r + q = 0, which shrinks where q > -1/3. Metropolis rings of even
+// size lie exactly on that and want lazy weights.
 #include "dist/decentralised.h"
 #include "tensor/engine.h"
 
@@ -22,13 +21,12 @@ class D2 final : public Decentralised {
     if (topology.rounds() > 1 || topology.directed())
       throw InputError(
           "topology: d2 needs a static, symmetric graph; use ring, torus, complete, ..");
-    double smallest = *w.smallest_eigenvalue;
-    if (smallest < -1.0 / 3 + 1e-9)
-      throw InputError(fmt::format(
-          "topology: d2 diverges where W has an eigenvalue at or below -1/3, and this one has "
-          "{:.4f}; add --lazy-weights true",
-          smallest));
+    if (mixing_.keep < 1)
+      throw InputError(
+          "strategy.keep: d2 diverges where only a share is sent; use strategy.wire int8, or "
+          "gossip");
   }
+  double eigenvalues_above() const override { return -1.0 / 3; }
 
   void before_update() override { engine(weights().device()).copy(weights(), before_); }
   void after_update() override {

@@ -58,10 +58,27 @@ void Decentralised::suits(const TopologyReport& w, const Topology&) const {
       "push_sum, or other weights");
 }
 
+void Decentralised::check_graph() const {
+  if (alone()) return;
+  suits(report(*topology_), *topology_);
+  double bound = eigenvalues_above();
+  std::optional<double> smallest;
+  if (bound > -1) smallest = smallest_eigenvalue(*topology_, options_of(true));
+  if (!smallest || *smallest > bound + 1e-9) return;
+  std::vector<std::string> advice;  // all of it leaves none below 0
+  if (mixing_.chebyshev) advice.push_back("leave strategy.chebyshev out");
+  if (!graph.lazy) advice.push_back("add --lazy-weights true");
+  throw InputError(
+      fmt::format("topology: this strategy diverges where mixing has an eigenvalue at or below "
+                  "{:.4f}, and here "
+                  "it has {:.4f}; {}",
+                  bound, *smallest, fmt::join(advice, " and ")));
+}
+
 Share Decentralised::start(Parameters& parameters, const std::vector<Route>& routes) {
   Strategy::start(parameters, routes);
   topology_ = make_topology(graph, c().size());
-  if (!alone()) suits(report(*topology_), *topology_);
+  check_graph();
   add_mixer(kWeights, options_of(true)).begin_memory(weights());
   if (!mix_state_.empty()) {
     state_mixer_ = &add_mixer(kMixedState, state_options());
@@ -145,7 +162,7 @@ std::string Decentralised::members_changed(bool joined) {
   }
   Survivors left = without(graph, make_topology(graph, c().nodes()), gone);
   topology_ = left.topology;
-  if (!alone()) suits(report(*topology_), *topology_);
+  check_graph();
   for (auto& mixer : mixers_) mixer->use(*topology_);
   if (joined) restart();
   repair();

@@ -41,6 +41,9 @@ class Decentralised : public Strategy {
   virtual int remembers() const { return 0; }
   // An InputError where the graph does not suit the method.
   virtual void suits(const TopologyReport& w, const Topology& topology) const;
+  // Where its recursion goes back two steps: the method converges where all eigenvalues of what
+  // mixing applies (dist/mixing.h) are above this.
+  virtual double eigenvalues_above() const { return -1; }
   // What it remembers begins anew, with other weights; at the start too.
   virtual void restart() {}
   // With other members, and their graph: what a loss has broken is repaired.
@@ -73,6 +76,7 @@ class Decentralised : public Strategy {
   MixingOptions mixing_;
 
  private:
+  void check_graph() const;  // that it suits, of topology_
   MixingOptions state_options() const;
   std::vector<Tensor> state_to_mix() const;
 

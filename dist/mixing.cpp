@@ -34,6 +34,9 @@ int64_t bytes_on_wire(const MixingOptions& options, int64_t n, DType type) {
   return n * int64_t(size_of(options.wire == "bf16" ? DType::bf16 : type));
 }
 
+// Chebyshev's rounds: x_{k+1} = x_{k-1} + omega_k (W x_k - x_{k-1}), with omega_0 = 2.
+double next_omega(double rho, double omega) { return 1 / (1 - rho * rho * omega / 4); }
+
 Tensor copy_of(const Tensor& x, DType type) {
   Tensor copy(x.shape(), type, x.device());
   engine(x.device()).copy(x, copy);
@@ -181,25 +184,21 @@ void Mixer::mix(int64_t step, Tensor x) {
   }
 }
 
-// Chebyshev, with a_0 = 1, a_1 = 1 / rho, a_{k+1} = (2 / rho) a_k - a_{k-1}:
-//   x_{k+1} = x_{k-1} + 2 a_k / (rho a_{k+1}) (W x_k - x_{k-1})
 void Mixer::more_rounds(int64_t step, Tensor piece, const Tensor& before) {
   const Engine& e = engine(piece.device());
-  bool fast = before && rho_ > 1e-12;
   Tensor last = before;
-  double a = 1, next_a = fast ? 1 / rho_ : 1;
+  double omega = 2;
   for (int64_t k = 1; k < options_.rounds; k++) {
-    Tensor now = fast ? copy_of(piece, piece.dtype()) : Tensor();
+    Tensor now = options_.chebyshev ? copy_of(piece, piece.dtype()) : Tensor();
     Flight flight = start(graph_of(topology_, options_, step, k), piece);
     land(flight);
     add(flight, piece);
-    if (!fast) continue;
-    double after = 2 / rho_ * next_a - a;
+    if (!options_.chebyshev) continue;
+    omega = next_omega(rho_, omega);
     e.scale(-1, last, {piece, true});  // as a difference, so that rounded factors keep the mean
-    e.scale(2 * next_a / (rho_ * after), piece, {last, true});
+    e.scale(omega, piece, {last, true});
     e.copy(last, piece);
     last = now;
-    a = std::exchange(next_a, after);
   }
 }
 
@@ -268,6 +267,23 @@ void Mixer::finish(Tensor x) {
     begin += piece.numel();
   }
   under_way_.pop_front();
+}
+
+std::optional<double> smallest_eigenvalue(const Topology& topology, const MixingOptions& options) {
+  if (topology.rounds() > 1 || topology.directed() || options.keep < 1) return {};
+  Tridiagonal w = tridiagonal(mixing_matrix(topology, 0));
+  double rho = report(topology).rho, smallest = 1;
+  for (int i = 0; i + 1 < topology.nodes(); i++) {  // but for the last, 1
+    double lambda = eigenvalue(w, i);
+    if (options.replicas) lambda = 1 - options.gamma * (1 - lambda);
+    double last = 1, now = lambda, omega = 2;
+    for (int64_t k = 1; k < options.rounds; k++) {
+      omega = options.chebyshev ? next_omega(rho, omega) : 1;
+      last = std::exchange(now, last + omega * (lambda * now - last));
+    }
+    smallest = std::min(smallest, now);
+  }
+  return smallest;
 }
 
 Traffic traffic_of(const Topology& topology, const MixingOptions& options, int64_t step, int64_t n,

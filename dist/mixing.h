@@ -13,6 +13,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "dist/communicator.h"
@@ -25,8 +26,8 @@ constexpr int64_t kPiece = 1 << 18;
 struct MixingOptions {
   std::string wire = "fp32";  // fp32: as it is (fp64 in fp64 runs), bf16, int8 in blocks of 64
   int64_t rounds = 1;         // of gossip, one after the other
-  // Rounds accelerated by Chebyshev polynomials (Arioli & Scott, 2014): static symmetric W, and at
-  // least two of them.
+  // Rounds accelerated by Chebyshev polynomials (Arioli & Scott, 2014): static symmetric W. The
+  // first round is a plain one.
   bool chebyshev = false;
   // Replicas (CHOCO, Koloskova et al., arXiv 1902.00340), for static graphs: neighbours keep what
   // was sent so far, and the difference to it is sent:
@@ -90,6 +91,9 @@ class Mixer {
 };
 
 extern const std::vector<std::string> kWires;  // names, for options
+// Of what one mix() applies: W itself, or the polynomial of W that its rounds make. None where that
+// is not one symmetric matrix: W changes or is directed, or only a share is sent.
+std::optional<double> smallest_eigenvalue(const Topology& topology, const MixingOptions& options);
 // What one mix() of n elements of a type sends at this step, all ranks together; rounds: of each.
 Traffic traffic_of(const Topology& topology, const MixingOptions& options, int64_t step, int64_t n,
                    DType type);

@@ -6,6 +6,10 @@
 //
 // What the optimizer gets in the place of a gradient is m; with sgd without momentum this is the
 // published method. lr: of this step and of each bank.
+//
+// For each eigenvalue q of a static symmetric W disagreement follows, with mu^2 for mu looking
+// ahead, r^2 - (1 - f + q (1 + f mu)) r + q (1 - f + f mu) = 0. It shrinks where
+// q > -(2 - f) / (2 - f + 2 f mu).
 #include "dist/decentralised.h"
 #include "tensor/engine.h"
 
@@ -22,6 +26,11 @@ class QuasiGlobal final : public Decentralised {
     return all;
   }
 
+  double eigenvalues_above() const override {
+    double kept = 2 - refresh_, back = 2 * refresh_ * weight_of_way();
+    return -kept / (kept + back);
+  }
+
   Share start(Parameters& parameters, const std::vector<Route>& routes) override {
     for (const Route* route : assign_routes(routes, parameters.banks()))
       rates_.push_back(route->use.optimizer->learning_rate * route->lr_scale);
@@ -34,7 +43,7 @@ class QuasiGlobal final : public Decentralised {
     e.copy(weights(), before_);
     // m = mu mh + g; looking ahead g + mu m = (1 + mu) g + mu^2 mh
     if (nesterov_) e.scale(1 + momentum_, g, {g});
-    e.scale(nesterov_ ? momentum_ * momentum_ : momentum_, way_, {g, true});
+    e.scale(weight_of_way(), way_, {g, true});
   }
   void after_update() override {
     mix_weights();
@@ -65,6 +74,7 @@ class QuasiGlobal final : public Decentralised {
     engine(way_.device()).fill(way_, 0);
   }
   void repair() override {}
+  double weight_of_way() const { return nesterov_ ? momentum_ * momentum_ : momentum_; }
 
   double momentum_ = 0.9, refresh_ = 0.1;
   bool nesterov_ = false;

@@ -26,8 +26,8 @@ struct TopologyReport {
   double rho_per_round;  // rho^(1 / rounds)
   double gap;            // 1 - rho
   bool exact;            // rho is zero but for rounding: the mean itself after one period
-  // Of a symmetric W that stays the same. D2 needs more than -1/3, strictly; mixing with values one
-  // step old more than 0.
+  // Of a symmetric W that stays the same. Strategies say what they need
+  // (Decentralised::eigenvalues_above).
   std::optional<double> smallest_eigenvalue;
 };
 TopologyReport report(const Topology& topology);

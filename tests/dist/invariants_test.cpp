@@ -211,7 +211,8 @@ TEST_CASE("plans hold for every decentralised strategy on any graph and wire") {
         bool replicas = settings.count("keep") || (settings.count("wire") && settings.size() == 2);
         if (replicas && (topology.rounds() > 1 || column)) continue;
         if (settings.count("mix_state") && column) continue;
-        if (strategy == "d2" && (topology.rounds() > 1 || topology.directed())) continue;
+        bool plain = topology.rounds() == 1 && !topology.directed() && !settings.count("keep");
+        if (strategy == "d2" && !plain) continue;
         CAPTURE(strategy);
         CAPTURE(graph);
         for (const auto& [key, value] : settings) CAPTURE(key + "=" + value);
@@ -269,6 +270,7 @@ TEST_CASE("what does not go together is said in one line, and nothing else is re
            {"d2", "ring", "auto", {}, "-0.3333; add --lazy-weights true"},
            {"d2", "exponential", "auto", {}, "static, symmetric"},
            {"d2", "base2", "auto", {}, "static, symmetric"},
+           {"d2", "ring", "auto", few, "strategy.keep", true},
            {"gossip", "exponential", "auto", fast, "static, symmetric topology"},
            {"gossip", "one_peer_hypercube", "auto", fast, "static, symmetric topology"},
            {"gossip", "one_peer_hypercube", "auto", replicas, "stays the same"},
@@ -311,6 +313,8 @@ TEST_CASE("what does not go together is said in one line, and nothing else is re
   }
   for (const Wrong& right : std::vector<Wrong>{
            {"d2", "ring", "auto", {}, "", true},
+           {"d2", "ring", "auto", {{"gossip_rounds", "2"}}, ""},
+           {"d2", "ring", "auto", replicas, "", true},
            {"gossip", "ring", "auto", overlap, "", true},
            {"gossip", "base2", "auto", {{"overlap", "true"}, {"order", "cta"}}, ""},
            {"gossip", "exponential", "auto", replicas, ""},

@@ -257,6 +257,10 @@ TEST_CASE("Chebyshev: the published error bound, and a third of the rounds") {
   // Where one round is exact there is nothing to accelerate.
   Stack x = random_stack(4, 9);
   CHECK(disagreement(mixed(named("complete", 4), {.rounds = 3, .chebyshev = true}, x).x) < 1e-14);
+  // However many: their factors stay finite.
+  Stack many = mixed(named("ring", 4), {.rounds = 500, .chebyshev = true}, x).x;
+  CHECK(disagreement(many) < 1e-14);
+  CHECK(mean_moved(x, many) < 1e-14);
 }
 
 TEST_CASE("traces known by hand: ring of 4, one peer at a time of 4") {

@@ -220,24 +220,94 @@ TEST_CASE("disagreement: C' <= rho (C + lr sqrt(N k)) where steps are polar fact
   }
 }
 
+namespace {
+
+const Stack kTargets = {
+    {1, 0, 2, 0, 1, -1}, {0, 3, 1, 2, 0, 1}, {-1, 1, 0, 1, -2, 4}, {2, 2, -3, 0, 1, 1}};
+
+// How far any of `nodes` is from what all want together, after 400 steps.
+double error_of(const std::string& strategy, const Settings& settings, const TopologyOptions& graph,
+                int nodes) {
+  Stack targets;
+  for (int i = 0; i < nodes; i++) targets.push_back(kTargets[size_t(i * i + i / 5) % 4]);
+  Bare bare = quadratic(targets);
+  bare.strategy = strategy;
+  bare.settings = settings;
+  bare.graph = graph;
+  bare.steps = 400;
+  bare.use = configured("sgd", {{"momentum", "0"}, {"lr", "0.1"}});
+  Stack x = run(bare).weights;
+  double largest = 0;
+  for (Row& row : x) {
+    row.resize(6);
+    largest = std::max(largest, largest_difference(row, mean(targets)));
+  }
+  return largest;
+}
+
+}  // namespace
+
 TEST_CASE("d2 and gradient tracking reach what all want together; gossip stays biased") {
-  Stack targets = {
-      {1, 0, 2, 0, 1, -1}, {0, 3, 1, 2, 0, 1}, {-1, 1, 0, 1, -2, 4}, {2, 2, -3, 0, 1, 1}};
-  auto error = [&](const char* strategy) {
-    Bare bare = quadratic(targets);
-    bare.strategy = strategy;
-    bare.graph.lazy = true;
-    bare.steps = 400;
-    bare.use = configured("sgd", {{"momentum", "0"}, {"lr", "0.1"}});
-    Stack x = run(bare).weights;
-    double largest = 0;
-    for (Row& row : x) {
-      row.resize(6);
-      largest = std::max(largest, largest_difference(row, mean(targets)));
+  const TopologyOptions lazy = {.name = "ring", .lazy = true};
+  CHECK(error_of("d2", {}, lazy, 4) < 1e-12);
+  CHECK(error_of("gradient_tracking", {}, lazy, 4) < 1e-12);
+  CHECK(error_of("gossip", {}, lazy, 4) > 1e-2);
+}
+
+// Not on the eigenvalues of W: rounds make a polynomial of it. On a ring of 8, with weights of
+// thirds or lazy ones, the eigenvalues are 1/3 + 2/3 cos(2 pi k / 8), or half of that and a half.
+TEST_CASE("what must not diverge is what mixing applies in a step, all its rounds") {
+  for (bool lazy : {false, true}) {
+    for (int64_t rounds : {1, 2, 3, 4, 8}) {
+      for (bool chebyshev : {false, true}) {
+        double rho = 0, smallest = 1;
+        auto lambda = [&](int k) {
+          double plain = 1 / 3. + 2 / 3. * std::cos(2 * M_PI * k / 8);
+          return lazy ? (1 + plain) / 2 : plain;
+        };
+        for (int k = 1; k < 8; k++) rho = std::max(rho, std::fabs(lambda(k)));
+        for (int k = 1; k < 8; k++) {
+          double x = lambda(k) / rho, t = std::cos(double(rounds) * std::acos(x)),
+                 of_1 = std::cosh(double(rounds) * std::acosh(1 / rho));
+          bool fast = chebyshev && rounds > 1;
+          smallest = std::min(smallest, fast ? t / of_1 : std::pow(lambda(k), double(rounds)));
+        }
+        CAPTURE(lazy);
+        CAPTURE(rounds);
+        CAPTURE(chebyshev);
+        const TopologyOptions graph = {.name = "ring", .lazy = lazy};
+        MixingOptions options{.rounds = rounds, .chebyshev = chebyshev};
+        CHECK(*smallest_eigenvalue(make_topology(graph, 8), options) ==
+              doctest::Approx(smallest).epsilon(1e-9));
+        Settings settings{{"gossip_rounds", std::to_string(rounds)}};
+        if (chebyshev) settings["chebyshev"] = "true";
+        if (smallest > -1.0 / 3 + 1e-6) {
+          CHECK(error_of("d2", settings, graph, 8) < 1e-4);
+          continue;
+        }
+        std::string error = input_error_of([&] { error_of("d2", settings, graph, 8); });
+        CHECK(contains(error, "at or below -0.3333"));
+        CHECK(contains(error, "leave strategy.chebyshev out") == chebyshev);
+        CHECK(contains(error, "add --lazy-weights true") == !lazy);
+      }
     }
-    return largest;
+  }
+  CHECK(!smallest_eigenvalue(make_topology({.name = "exponential"}, 8), {}));
+  CHECK(!smallest_eigenvalue(make_topology({.name = "base2"}, 8), {}));
+}
+
+// The best constant weights of a ring of 8 have an eigenvalue of -.745.
+TEST_CASE("quasi-global momentum: its bound on eigenvalues is where it begins to diverge") {
+  const TopologyOptions graph = {.name = "ring", .weights = "laplacian"};
+  double q = *smallest_eigenvalue(make_topology(graph, 8), {});
+  CHECK(q == doctest::Approx(-0.7445).epsilon(1e-4));
+  // q = -(2 - f) / (2 - f + 2 f mu) at f = 2 (1 + q) / ((1 + q) - 2 q mu)
+  double edge = 2 * (1 + q) / ((1 + q) - 2 * q * 0.9);
+  auto error = [&](double refresh) {
+    Settings settings{{"refresh", std::to_string(refresh)}};
+    return error_of("quasi_global", settings, graph, 8);
   };
-  CHECK(error("d2") < 1e-12);
-  CHECK(error("gradient_tracking") < 1e-12);
-  CHECK(error("gossip") > 1e-2);
+  CHECK(error(edge - 0.05) < 10);
+  std::string refused = input_error_of([&] { error(edge + 0.01); });
+  CHECK(contains(refused, "-0.7445; add --lazy-weights true"));
 }
