@@ -9,6 +9,7 @@
 #include "tensor/check.h"
 #include "train/compare_report.h"
 #include "train/folder_lock.h"
+#include "train/interrupt.h"
 
 namespace murmur {
 namespace {
@@ -173,14 +174,16 @@ std::optional<Comparison> race_and_judge(const CompareOptions& options) {
   return judge(config, *entrants, options.target);
 }
 
-void compare(const CompareOptions& options) {
+int compare(const CompareOptions& options) {
   FolderLock lock;
   lock.take(make_config(options.settings).out);
   std::optional<Comparison> comparison = race_and_judge(options);
-  if (comparison)
-    report(*comparison, options.json);
-  else
+  if (!comparison) {
     fmt::print("the same command goes on\n");
+    return kInterruptedCode;
+  }
+  report(*comparison, options.json);
+  return 0;
 }
 
 }  // namespace murmur

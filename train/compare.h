@@ -63,10 +63,11 @@ struct CompareOptions {
   std::vector<Assignment> settings{};  // of all runs
 };
 
-// The race of `options`, trained and judged; nothing where Ctrl-C came.
+// The race of `options`, trained and judged; nothing where a signal came.
 std::optional<Comparison> race_and_judge(const CompareOptions& options);
 
-// The command: races, judges, prints the tables, writes DIR/compare.md, .json and .png.
-void compare(const CompareOptions& options);
+// The command: races, judges, prints the tables, writes DIR/compare.md, .json and .png. Its exit
+// code.
+int compare(const CompareOptions& options);
 
 }  // namespace murmur

@@ -11,6 +11,7 @@
 #include "train/compare_report.h"
 #include "train/files.h"
 #include "train/folder_lock.h"
+#include "train/interrupt.h"
 #include "train/list.h"
 
 namespace murmur {
@@ -72,7 +73,7 @@ std::vector<std::vector<Assignment>> combinations(const std::string& over) {
   return all;
 }
 
-void compare_over(const CompareOptions& options, const std::string& over) {
+int compare_over(const CompareOptions& options, const std::string& over) {
   const std::string out = value_of(options.settings, "out", Config{}.out);
   std::vector<std::vector<Assignment>> settings = combinations(over);
   for (const auto& own : settings) {  // all names and values, before anything is trained
@@ -94,7 +95,10 @@ void compare_over(const CompareOptions& options, const std::string& over) {
     one.settings.emplace_back("out", out + "/" + name);
     fmt::print("race {}/{}: {}\n", i + 1, settings.size(), name);
     std::optional<Comparison> c = race_and_judge(one);
-    if (!c) return fmt::print("the same command goes on\n");
+    if (!c) {
+      fmt::print("the same command goes on\n");
+      return kInterruptedCode;
+    }
     report(*c, "");
     losses.columns.push_back(name);
     std::vector<const Standing*> order;
@@ -125,6 +129,7 @@ void compare_over(const CompareOptions& options, const std::string& over) {
   write_file_durably(out + "/over.json", races.dump(1) + "\n");
   if (!options.json.empty()) write_file_durably(options.json, races.dump(1) + "\n");
   fmt::print("\n{}\n{}: over.md, over.json\n", text, out);
+  return 0;
 }
 
 void paper_setup(CompareOptions& options) {

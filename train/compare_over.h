@@ -15,8 +15,8 @@ std::vector<std::vector<Assignment>> combinations(const std::string& over);
 
 // Races in OUT/topology=ring,partition=iid/ .. and writes OUT/over.md, over.json: the mean last
 // loss of every contender in every setting, and who is shown to be better. The same command goes
-// on.
-void compare_over(const CompareOptions& options, const std::string& over);
+// on. The exit code.
+int compare_over(const CompareOptions& options, const std::string& over);
 
 // The experiment of DeMuon's authors, as their code sets it up: model, batch, steps, and each
 // method's own rate, schedule and momentum on this topology (docs/decentralised.md says what

@@ -9,8 +9,19 @@
 
 namespace murmur {
 
-Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, int64_t at_most,
-                    Communicator* ranks) {
+namespace {
+
+bool on_all(Communicator* ranks, bool yes) {
+  if (!ranks || ranks->size() == 1) return yes;
+  Tensor no = Tensor::of({double(!yes)}, {1}, DType::f64);
+  all_reduce(*ranks, "whether to go on", {no});
+  return item(no) == 0;
+}
+
+}  // namespace
+
+std::optional<Evaluation> evaluate(const Gpt& model, const Dataset& data, int64_t batch_size,
+                                   int64_t at_most, Communicator* ranks, const GoOn& go_on) {
   NoGrad quiet;
   int64_t block = model.config().block_size, batches = data.eval_batches(batch_size, block);
   int64_t count = at_most > 0 ? std::min(at_most, batches) : batches;
@@ -23,6 +34,7 @@ Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, i
   };
   std::vector<Loss> losses;
   for (int64_t first = 0; first < count; first += size) {
+    if (go_on && !on_all(ranks, go_on(first, count))) return {};
     // All ranks make as many passes, because they may fetch weights together.
     int64_t i = std::min(first + rank, count - 1);
     Batch batch = data.eval_batch(i * batches / count, batch_size, block);

@@ -1,6 +1,7 @@
 // train/evaluate.h - the loss on text the model was not trained on.
 #pragma once
 
+#include <functional>
 #include <optional>
 
 #include "dist/communicator.h"
@@ -15,9 +16,14 @@ struct Evaluation {
   int64_t targets = 0;
 };
 
+// Asked before every pass, when `done` of `total` batches were read.
+using GoOn = std::function<bool(int64_t done, int64_t total)>;
+
 // Reads the validation text once from front to back; with `at_most` batches, that many, evenly
 // spread. With `ranks`, each of them reads its share; all get the result, that of one rank alone.
-Evaluation evaluate(const Gpt& model, const Dataset& data, int64_t batch_size, int64_t at_most = 0,
-                    Communicator* ranks = nullptr);
+// Nothing, where `go_on` said no, to one of the ranks at least.
+std::optional<Evaluation> evaluate(const Gpt& model, const Dataset& data, int64_t batch_size,
+                                   int64_t at_most = 0, Communicator* ranks = nullptr,
+                                   const GoOn& go_on = {});
 
 }  // namespace murmur

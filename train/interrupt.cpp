@@ -1,41 +1,76 @@
-// train/interrupt.cpp - a signal handler that only sets a flag, on a stack of its own.
+// train/interrupt.cpp - a signal handler that only sets a flag and says so, on a stack of its own.
 //
 // The own stack is not a luxury: inside its matmuls oneDNN points the stack register into the
 // middle of the heap, and a handler on that stack would write over whatever lies before it.
 #include "train/interrupt.h"
 
 #include <signal.h>  // sigaction, sigaltstack
+#include <unistd.h>  // write, isatty
+
+#include <cerrno>
+#include <string_view>
+
+#include "dist/bootstrap.h"
+#include "tensor/check.h"  // InputError
 
 namespace murmur {
 namespace {
 
-volatile sig_atomic_t caught = 0;
+volatile sig_atomic_t caught = 0, asked_to_save = 0;
 alignas(64) char handler_stack[1 << 16];  // a frame with all vector and tile registers is 12 KiB
+std::string_view acknowledgement;         // behind the live line of a terminal
 
-void on_each(void (*handler)(int)) {
+void handle(int signal, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
   action.sa_flags = SA_ONSTACK | SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  sigaction(signal, &action, nullptr);
 }
 
-void on_signal(int) {
+void on_save(int) { asked_to_save = asked_to_save + 1; }
+
+void on_stop(int signal) {
+  if (signal == SIGINT) handle(SIGINT, SIG_DFL);
+  if (caught) return;
   caught = 1;
-  on_each(SIG_DFL);  // a second one ends the program at once
+  int error = errno;
+  [[maybe_unused]] ssize_t written =
+      ::write(STDERR_FILENO, acknowledgement.data(), acknowledgement.size());
+  errno = error;
+}
+
+bool ignored(int signal) {  // nohup: the terminal may go
+  struct sigaction action {};
+  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+// Of several processes one speaks.
+bool speaks() {
+  try {
+    return launched_by().rank == 0;
+  } catch (const InputError&) {
+    return true;
+  }
 }
 
 }  // namespace
 
 void catch_interrupts() {
   caught = 0;
+  asked_to_save = 0;
+  acknowledgement = "\nmurmur: stopping, after a checkpoint; Ctrl-C again ends at once\n";
+  if (!isatty(STDERR_FILENO)) acknowledgement.remove_prefix(1);
+  if (!speaks()) acknowledgement = {};
   stack_t own{};
   own.ss_sp = handler_stack;
   own.ss_size = sizeof handler_stack;
   sigaltstack(&own, nullptr);
-  on_each(on_signal);
+  for (int signal : {SIGINT, SIGTERM, SIGUSR2}) handle(signal, on_stop);
+  if (!ignored(SIGHUP)) handle(SIGHUP, on_stop);
+  handle(SIGUSR1, on_save);
 }
 
 bool interrupted() { return caught != 0; }
+int saves_asked() { return asked_to_save; }
 
 }  // namespace murmur

@@ -5,6 +5,7 @@
 #include "train/log.h"
 
 #include <fmt/format.h>
+#include <unistd.h>  // ftruncate
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +16,8 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <system_error>
+#include <tuple>    // tie
+#include <utility>  // pair
 
 #include "tensor/check.h"
 #include "train/files.h"  // read_file, write_file_durably
@@ -137,13 +140,18 @@ std::vector<Line> lines_of(std::string_view bytes, const std::string& path) {
   return lines;
 }
 
-void drop_rows_after(int64_t step, const std::string& path) {
+// The last row that is left, and where its line begins.
+std::pair<std::optional<LogRow>, long> drop_rows_after(int64_t step, const std::string& path) {
   const std::string bytes = read_file(path);
   std::string kept;
+  std::pair<std::optional<LogRow>, long> last;
   for (const Line& line : lines_of(bytes, path)) {
-    if (line.row.step <= step) kept.append(line.text).append("\n");
+    if (line.row.step > step) continue;
+    last = {line.row, long(kept.size())};
+    kept.append(line.text).append("\n");
   }
   write_file_durably(path, kept);
+  return last;
 }
 
 [[noreturn]] void fail(const std::string& path, const char* action) {
@@ -195,15 +203,27 @@ std::vector<LogRow> read_log(const std::string& path) {
 
 RunLog::RunLog(std::string path, std::optional<int64_t> resume_step)
     : path_(std::move(path)), file_(nullptr, std::fclose) {
-  if (resume_step && std::filesystem::exists(path_)) drop_rows_after(*resume_step, path_);
-  file_.reset(std::fopen(path_.c_str(), resume_step ? "ab" : "wb"));
-  if (!file_) fail(path_, "open");
+  const bool resumes = resume_step && std::filesystem::exists(path_);
+  if (resumes) std::tie(last_, last_begin_) = drop_rows_after(*resume_step, path_);
+  file_.reset(std::fopen(path_.c_str(), resumes ? "r+b" : "wb"));
+  if (!file_ || std::fseek(file_.get(), 0, SEEK_END) != 0) fail(path_, "open");
 }
 
-void RunLog::append(const LogRow& row) {
+void RunLog::write_at(long begin, const LogRow& row) {
   const std::string line = log_line(row) + "\n";
-  const bool written = std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size();
+  bool written = std::fseek(file_.get(), begin, SEEK_SET) == 0;
+  written = written && std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size();
   if (!written || std::fflush(file_.get()) != 0) fail(path_, "write");
+  last_ = row;
+  last_begin_ = begin;
+}
+
+void RunLog::append(const LogRow& row) { write_at(std::ftell(file_.get()), row); }
+
+void RunLog::complete(const LogRow& row) {
+  check(last_ && last_->step == row.step, "log: only the last row can be completed");
+  write_at(last_begin_, row);
+  if (::ftruncate(::fileno(file_.get()), std::ftell(file_.get())) != 0) fail(path_, "write");
 }
 
 void plot_log(const std::vector<LogRow>& rows, const std::string& path, const std::string& title) {

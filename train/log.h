@@ -33,10 +33,17 @@ class RunLog {
   // step and a last line torn by a crash are dropped, so that every step stands there once.
   explicit RunLog(std::string path, std::optional<int64_t> resume_step = std::nullopt);
 
-  void append(const LogRow& row);  // in the file when it returns, so that a killed run keeps it
+  void append(const LogRow& row);    // in the file when it returns, so that a killed run keeps it
+  void complete(const LogRow& row);  // the last one, which was without a validation
+
+  const std::optional<LogRow>& last() const { return last_; }
 
  private:
+  void write_at(long begin, const LogRow& row);
+
   std::string path_;
+  std::optional<LogRow> last_;
+  long last_begin_ = 0;  // of its line, in the file
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
 };
 

@@ -42,7 +42,9 @@ class Trainer {
   Launched launch(int64_t number);
   void finish(size_t keep);
   std::vector<double> agree(std::vector<double> losses);
-  void evaluate_now(LogRow& row, bool all);
+  bool evaluate_now(LogRow& row);
+  bool validate(int64_t number);
+  bool lacks_validation();
   void open_log(int64_t before);
   void log_finished();
   void after_step(int64_t number);
@@ -77,9 +79,13 @@ class Trainer {
   std::function<void()> step_;                   // the replica's, captured where that was asked for
   std::deque<Launched> under_way_;               // steps whose numbers were not read yet
   std::vector<LogRow> finished_;                 // that were, and do not stand in the log yet
+  LogRow last_row_;                              // the last one that does
   std::chrono::steady_clock::time_point clock_;  // when the last step was finished
   int64_t start_ = 0;                            // steps already done
-  bool stop_ = false;                            // a signal came, to one rank at least
+  int64_t saved_ = -1;                           // the step of the newest checkpoint
+  bool stop_ = false, save_ = false;             // a signal came, to one rank at least
+  bool complete_ = false;                        // every step, and the last validation
+  int saves_seen_ = 0;                           // of saves_asked()
   bool diverged_ = false;
   FolderLock lock_;            // of the rank that leads
   bool from_mean_ = false;     // a checkpoint of other nodes, or of another strategy

@@ -1,6 +1,8 @@
 // train/main.cpp - the murmur command: flags in, one function called, an exit code out.
 //
 //   0 done      2 the user's input is wrong (one line on stderr)      1 anything else
+//   130 train or compare was stopped by a signal, and has saved all: --resume, or the same command,
+//       goes on
 #include <fmt/format.h>
 #include <omp.h>
 #include <unistd.h>  // execv
@@ -23,9 +25,11 @@
 #include "train/data.h"
 #include "train/evaluate.h"
 #include "train/graph.h"
+#include "train/interrupt.h"
 #include "train/list.h"
 #include "train/partition.h"
 #include "train/prepare.h"
+#include "train/progress.h"
 #include "train/revision.h"
 #include "train/run.h"
 #include "train/sample.h"
@@ -239,7 +243,10 @@ void run_eval(const std::string& folder, std::optional<int64_t> step, std::optio
         "trained on, or data of the same tokenizer",
         data.dir(), data.vocab_size(), folder, vocabulary));
   }
-  Evaluation e = evaluate(run.model->gpt, data, run.config.batch_size);
+  std::optional<ValidationProgress> progress(stderr);
+  auto show = [&](int64_t done, int64_t total) { return progress->update(done, total), true; };
+  Evaluation e = *evaluate(run.model->gpt, data, run.config.batch_size, 0, nullptr, show);
+  progress.reset();
   if (json) {
     fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n",
                run.step, e.loss, e.bits_per_byte ? fmt::format("{}", *e.bits_per_byte) : "null",
@@ -342,7 +349,7 @@ int run(int argc, char** argv) {
     if (from) resume = true;
     std::vector<Assignment> base;
     if (resume) base = saved_settings(train_flags.assignments({}));
-    train(train_flags.config(base), resume, from);
+    if (train(train_flags.config(base), resume, from).interrupted) code = kInterruptedCode;
   });
 
   CLI::App* compare_command = app.add_subcommand(
@@ -387,7 +394,7 @@ int run(int argc, char** argv) {
     race.settings = race_flags.assignments({{"out", "runs/compare"}});
     if (race_flags.given("target")) race.target = target;
     if (paper) paper_setup(race);
-    over.empty() ? compare(race) : compare_over(race, over);
+    code = over.empty() ? compare(race) : compare_over(race, over);
   });
 
   CLI::App* synthetic_command = app.add_subcommand(

@@ -16,7 +16,7 @@ namespace {
 
 constexpr const char *kPlain = "", *kBold = "\x1b[1m", *kDim = "\x1b[2m", *kCyan = "\x1b[36m";
 constexpr const char *kRed = "\x1b[31m", *kReset = "\x1b[0m", *kEraseRest = "\x1b[K";
-constexpr auto kRedrawEvery = std::chrono::milliseconds(100);
+constexpr auto kRedrawEvery = std::chrono::milliseconds(100), kLineEvery = 100 * kRedrawEvery;
 constexpr double kLossMemory = 0.95;  // the shown loss averages about the last 20 steps
 constexpr int kWidestBar = 24, kNarrowestBar = 6;
 
@@ -203,6 +203,30 @@ void Progress::finish() {
   }
   draw();
   show(stream_, "\n");
+}
+
+ValidationProgress::ValidationProgress(std::FILE* stream)
+    : ValidationProgress(stream, is_live_terminal(stream),
+                         is_live_terminal(stream) ? kRedrawEvery : kLineEvery) {}
+
+ValidationProgress::ValidationProgress(std::FILE* stream, bool is_terminal,
+                                       std::chrono::milliseconds every)
+    : stream_(stream), is_terminal_(is_terminal), every_(every) {}
+
+ValidationProgress::~ValidationProgress() {
+  if (is_terminal_ && shown_at_ != start_) show(stream_, std::string("\r") + kEraseRest);
+}
+
+void ValidationProgress::update(int64_t done, int64_t total) {
+  const auto now = Clock::now();
+  if (now - shown_at_ < every_ || now == start_) return;
+  shown_at_ = now;
+  const double elapsed_s = std::chrono::duration<double>(now - start_).count();
+  const std::string text =
+      fmt::format("validation {}/{} batches  {}", done, total,
+                  time_text({.step = done, .total_steps = total, .elapsed_s = elapsed_s}));
+  const auto width = static_cast<std::size_t>(std::max(0, terminal_width(stream_) - 1));
+  show(stream_, is_terminal_ ? "\r" + text.substr(0, width) + kEraseRest : text + "\n");
 }
 
 }  // namespace murmur

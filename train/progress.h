@@ -27,6 +27,25 @@ std::string duration_text(double seconds);        // 0:42, 12:03, 1:02:03, 2d 03
 std::string rate_text(double tokens_per_s);       // 950 tok/s, 18.4k tok/s, 1.25M tok/s
 double seconds_left(const ProgressState& state);  // NaN before the first step
 
+// How far a validation is: a live line on a terminal, elsewhere a line now and then. None of a
+// short one.
+class ValidationProgress {
+ public:
+  explicit ValidationProgress(std::FILE* stream);
+  // A line at most every `every`.
+  ValidationProgress(std::FILE* stream, bool is_terminal, std::chrono::milliseconds every);
+  ~ValidationProgress();  // a live line is gone
+  void update(int64_t done, int64_t total);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::FILE* const stream_;
+  const bool is_terminal_;
+  const std::chrono::milliseconds every_;
+  const Clock::time_point start_ = Clock::now();
+  Clock::time_point shown_at_ = start_;
+};
+
 // A terminal that can redraw a line (not TERM=dumb).
 bool is_live_terminal(std::FILE* stream);
 

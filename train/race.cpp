@@ -187,7 +187,7 @@ void Race::train_it(const Config& config, const std::string& title) {
       remember_settings();
       progress_->update(before + row.step, row.train_loss, row.lr, row.tokens_per_s);
     });
-    if (summary.step < config.steps) {
+    if (summary.interrupted) {
       progress_->finish();
       fmt::print("stopped in {}, after its step {}\n", title, summary.step);
       throw Stopped();

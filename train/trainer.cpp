@@ -84,6 +84,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
   if (there && restore_replica(config_.out, start_, replica_, *strategy_, c_, config_.optimizer)) {
     leave_out(start_);
     strategy_->resumed(start_);
+    saved_ = start_;
   } else {
     from_mean_ = there && strategy_->own_weights() && c_.size() > 1;
   }
@@ -112,6 +113,7 @@ int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
 void Trainer::save(int64_t step) {
   save_replica(config_.out, step, replica_, *strategy_, c_,
                step * config_.batch_size * config_.block_size);
+  saved_ = step;
 }
 
 void Trainer::print_header() const {
@@ -172,19 +174,22 @@ Trainer::Launched Trainer::launch(int64_t number) {
   return step;
 }
 
-// The losses of all ranks; whether one of them was asked to stop.
+// The losses of all ranks; whether one of them was asked to stop, or to save.
 std::vector<double> Trainer::agree(std::vector<double> losses) {
-  if (c_.size() == 1) {
-    stop_ = stop_ || interrupted();
-    return losses;
-  }
   int64_t count = int64_t(losses.size());
+  int saves = saves_asked();
   losses.push_back(double(interrupted()));
-  Tensor all = Tensor::of(losses, {count + 1}, DType::f64);
-  all_reduce(c_, "losses", {all});
-  losses = to_vector(all);
-  stop_ = stop_ || losses.back() > 0;
-  losses.pop_back();
+  losses.push_back(double(saves > saves_seen_));
+  if (c_.size() > 1) {
+    Tensor all = Tensor::of(losses, {count + 2}, DType::f64);
+    all_reduce(c_, "losses", {all});
+    losses = to_vector(all);
+  }
+  stop_ = stop_ || losses[size_t(count)] > 0;
+  bool save = losses[size_t(count) + 1] > 0;
+  save_ = save_ || save;
+  saves_seen_ = save ? saves_asked() : saves;  // what ranks of one process were asked, they share
+  losses.resize(size_t(count));
   for (double& loss : losses) loss /= strategy_->own_weights() ? c_.size() : 1;
   return losses;
 }
@@ -223,29 +228,53 @@ void Trainer::finish(size_t keep) {
 }
 
 // The loss of the weights to use; where nodes have their own, also how far apart they are and how
-// each of them does, on an N-th of the text.
-void Trainer::evaluate_now(LogRow& row, bool all) {
-  Evaluation e;
+// each of them does, on an N-th of the text. False where it was interrupted.
+bool Trainer::evaluate_now(LogRow& row) {
+  std::optional<Evaluation> e;
   replica_.with_weights_to_use([&] {
-    e = evaluate(replica_.model.gpt, data_, config_.batch_size, all ? 0 : config_.eval_batches,
-                 &c_);
+    std::optional<ValidationProgress> progress;
+    if (speaks()) progress.emplace(stdout);
+    auto go_on = [&](int64_t done, int64_t total) {
+      if (progress) progress->update(done, total);
+      return !interrupted();
+    };
+    e = evaluate(replica_.model.gpt, data_, config_.batch_size,
+                 row.step == config_.steps ? 0 : config_.eval_batches, &c_, go_on);
   });
-  row.val_loss = e.loss;
-  row.bits_per_byte = e.bits_per_byte;
-  if (!strategy_->own_weights() || c_.size() == 1) return;
+  if (!e) return false;
+  row.val_loss = e->loss;
+  row.bits_per_byte = e->bits_per_byte;
+  if (!strategy_->own_weights() || c_.size() == 1) return true;
   int64_t batches = std::max<int64_t>(1, config_.eval_batches / c_.size());
-  double own = evaluate(replica_.model.gpt, data_, config_.batch_size, batches).loss;
+  double own = evaluate(replica_.model.gpt, data_, config_.batch_size, batches)->loss;
   Tensor losses = Tensor::zeros({2, c_.size()}, DType::f64);
   losses.data<double>()[c_.rank()] = item(replica_.loss());
   losses.data<double>()[c_.size() + c_.rank()] = own;
   all_reduce(c_, "losses", {losses});
-  row.node_train_loss = to_vector(losses.slice(0, 1));
+  if (row.step > start_) row.node_train_loss = to_vector(losses.slice(0, 1));
   row.node_val_loss = to_vector(losses.slice(1, 2));
   Disagreement apart = disagreement(c_, replica_.model.parameters);
   row.consensus = apart.frobenius;
   row.consensus_spectral = apart.spectral;
   for (const auto& [name, value] : strategy_->health())
     if (name == "tracker_error") row.tracker_error = value;
+  return true;
+}
+
+// Of the weights after a step that is in the log. False where it was interrupted.
+bool Trainer::validate(int64_t number) {
+  bool logged = last_row_.step == number;  // else by a rank that is lost
+  LogRow row = logged ? last_row_ : LogRow{.step = number};
+  if (!evaluate_now(row)) return false;
+  std::string bits =
+      row.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *row.bits_per_byte) : "";
+  std::string apart = row.consensus ? fmt::format(", nodes {:.2e} apart", *row.consensus) : "";
+  say(fmt::format("step {:>6}  validation loss {:.4f} nats per token{}{}", number, *row.val_loss,
+                  bits, apart));
+  if (!leads() || !logged) return true;
+  if (!log_) open_log(number);
+  if (log_->last() && log_->last()->step == number) log_->complete(row);
+  return true;
 }
 
 // What an Error of a step was about: numbers, or something else.
@@ -265,6 +294,7 @@ void Trainer::open_log(int64_t before) {
 
 void Trainer::log_finished() {
   const std::vector<LogRow> rows = std::exchange(finished_, {});
+  if (!rows.empty()) last_row_ = rows.back();
   if (!leads() || rows.empty()) return;
   if (!log_) open_log(rows[0].step - 1);
   for (const LogRow& row : rows) {
@@ -273,7 +303,8 @@ void Trainer::log_finished() {
   }
 }
 
-// Numbers read, a validation, a checkpoint, where they are due.
+// Numbers read, a checkpoint, a validation, where they are due: in this order, so that whatever
+// happens in a long validation costs nothing but itself.
 void Trainer::after_step(int64_t number) {
   auto due = [&](int64_t every) {
     return number == config_.steps || (every > 0 && number % every == 0);
@@ -283,25 +314,35 @@ void Trainer::after_step(int64_t number) {
   if (each_step || due(kAgreeEvery) || evaluates || saves) {
     // On a GPU one step is always under way while the host reads the one before: neither waits.
     finish(device_ == Device::cpu || evaluates || saves ? 0 : 1);
-    if (stop_) finish(0);
-    if (evaluates && !finished_.empty()) {
-      LogRow& row = finished_.back();
-      evaluate_now(row, number == config_.steps);
-      std::string bits =
-          row.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *row.bits_per_byte) : "";
-      std::string apart = row.consensus ? fmt::format(", nodes {:.2e} apart", *row.consensus) : "";
-      say(fmt::format("step {:>6}  validation loss {:.4f} nats per token{}{}", number,
-                      *row.val_loss, bits, apart));
-    }
+    if (stop_ || save_) finish(0);
     log_finished();
   }
-  if (saves || stop_) save(number);
+  if (saves || stop_ || save_) save(number);
+  if (std::exchange(save_, false))
+    say(fmt::format("step {:>6}  a checkpoint is written, as a signal asked for", number));
+  bool validated = !evaluates || (!stop_ && validate(number));
+  if (!validated && !stop_) {
+    agree({});
+    if (saved_ != number) save(number);
+  }
+  complete_ = number == config_.steps && validated;
   if (evaluates || saves) clock_ = std::chrono::steady_clock::now();
+}
+
+// Was the run stopped before, or in, the validation that belongs to its newest checkpoint?
+bool Trainer::lacks_validation() {
+  bool due = start_ > 0 && (start_ == config_.steps ||
+                            (config_.eval_every > 0 && start_ % config_.eval_every == 0));
+  if (!due) return false;
+  bool lacks = log_ && log_->last() && log_->last()->step == start_ && !log_->last()->val_loss;
+  if (lacks) last_row_ = *log_->last();
+  return from_rank_zero(c_, "whether a validation is left", lacks);
 }
 
 void Trainer::stopped_after(int64_t number) {
   if (speaks()) progress_->finish();
-  say(fmt::format("stopped after step {}; the checkpoint is written, --resume goes on", number));
+  say(fmt::format("stopped after step {}{}; the checkpoint is written, --resume goes on", number,
+                  number == config_.steps ? ", before the end of the last validation" : ""));
 }
 
 TrainSummary Trainer::run() {
@@ -313,6 +354,12 @@ TrainSummary Trainer::run() {
     say(fmt::format("the run already has its {} steps; --steps N takes it further", start_));
   clock_ = std::chrono::steady_clock::now();
   TrainSummary summary{std::min(start_, config_.steps), replica_.update.state_bytes()};
+  complete_ = start_ >= config_.steps;
+  if (c_.rank() >= 0 && lacks_validation() && !validate(start_)) {
+    agree({});
+    complete_ = false;
+    stopped_after(start_);
+  }
   for (int64_t number = start_ + 1; number <= config_.steps; number++) {
     if (stop_ && !faults_.loses()) break;  // else nodes that come back have to hear of it
     follow_script(number);
@@ -329,15 +376,19 @@ TrainSummary Trainer::run() {
       }
     }
     summary.step = number;
-    if (stop_ && number < config_.steps) stopped_after(number);
+    if (stop_ && !complete_) stopped_after(number);
   }
+  summary.interrupted = stop_ && !complete_;
   if (faults_.loses()) summary.step = wait_for_all(summary.step);
-  if (!leads()) return summary;
-  progress_->finish();
-  plot_log(read_log(config_.out + "/log.jsonl"), loss_plot(), config_.out);
-  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  say(fmt::format("{} in {}: log.jsonl, loss.png, checkpoint/", config_.out,
-                  duration_text(seconds)));
+  if (leads()) {
+    progress_->finish();
+    plot_log(read_log(config_.out + "/log.jsonl"), loss_plot(), config_.out);
+    std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    say(fmt::format("{} in {}: log.jsonl, loss.png, checkpoint/", config_.out,
+                    duration_text(seconds.count())));
+  }
+  // A launcher may end all ranks as soon as one ends with a code of its own.
+  if (stop_ && !faults_.loses()) c_.barrier();
   return summary;
 }
 

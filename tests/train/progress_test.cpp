@@ -201,6 +201,29 @@ TEST_CASE("a terminal gets one line that is redrawn, not every time") {
   CHECK(contains(text, "\r2000/2000"));
 }
 
+TEST_CASE("a validation shows how far it is, and leaves a terminal as it was") {
+  using std::chrono::milliseconds;
+  for (bool is_terminal : {false, true}) {
+    Screen screen;
+    {
+      ValidationProgress progress(screen.stream(), is_terminal, milliseconds(0));
+      progress.update(0, 300);
+      progress.update(120, 300);
+    }
+    const std::string text = screen.text();
+    CHECK(contains(text, "validation 120/300 batches  0:00 elapsed, 0:00 left"));
+    CHECK(count(text, "\n") == (is_terminal ? 0 : 2));
+    CHECK(count(text, "\r") == (is_terminal ? 3 : 0));
+    if (is_terminal) CHECK(text.ends_with("\r\x1b[K"));
+    Screen quiet;
+    {
+      ValidationProgress progress(quiet.stream(), is_terminal, milliseconds(100000));
+      for (int done = 0; done < 300; done++) progress.update(done, 300);
+    }
+    CHECK(quiet.text() == "");  // of a short one nothing
+  }
+}
+
 TEST_CASE("NO_COLOR counts when it is set and not empty") {
   for (bool wanted : {false, true}) {
     NoColor no_color(wanted ? "" : "1");

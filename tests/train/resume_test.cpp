@@ -33,6 +33,20 @@ Words constant(const std::string& name, const std::string& optimizer, int steps,
                                  more);
 }
 
+// Until it is there, with more than `bytes`; five seconds.
+void wait_for_file(const std::string& path, size_t bytes) {
+  for (int i = 0; i < 5000; i++, usleep(1000)) {
+    std::error_code absent;
+    if (std::filesystem::file_size(path, absent) > bytes && !absent) break;
+  }
+}
+
+auto handler_of(int signal) {
+  struct sigaction action {};
+  sigaction(signal, nullptr, &action);
+  return action.sa_handler;
+}
+
 // Goes on with what RUN/config.toml says.
 Words resumed(const std::string& name, const Words& more = {}) {
   return Words{"train", "--resume", "--out", place() / name} + more;
@@ -108,10 +122,10 @@ TEST_CASE("micro-batches, bf16 and the modern architecture resume bit for bit") 
   }
 }
 
-TEST_CASE("SIGINT and SIGTERM finish the step and save; resuming loses nothing") {
-  const Words run = {"--steps", "1500", "--eval-every", "600", "--checkpoint-every", "700"};
+TEST_CASE("a signal finishes the step and saves; resuming loses nothing") {
+  const Words run = {"--steps", "1000", "--eval-every", "400", "--checkpoint-every", "450"};
   output_of(place().train("uninterrupted", run));
-  for (int signal : {SIGINT, SIGTERM}) {
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR2}) {
     CAPTURE(signal);
     const std::string name = "signal-" + std::to_string(signal),
                       log = place() / name + "/log.jsonl";
@@ -119,20 +133,19 @@ TEST_CASE("SIGINT and SIGTERM finish the step and save; resuming loses nothing")
     for (int attempt = 0; attempt < 5; attempt++) {  // on a busy machine the run may be the faster
       std::filesystem::remove_all(place() / name);
       Command command(place().train(name, run));
-      for (int i = 0; i < 5000; i++, usleep(1000)) {
-        std::error_code absent;
-        if (std::filesystem::file_size(log, absent) > 500 && !absent) break;
-      }
+      wait_for_file(log, 500);
       command.send(signal);
+      if (signal != SIGINT) command.send(SIGHUP);  // as when a session ends behind its terminal
       outcome = command.wait();
       CAPTURE(outcome.err);
       REQUIRE(outcome.signal == 0);
-      REQUIRE(outcome.code == 0);
       if (contains(outcome.out, "stopped after step")) break;
     }
     REQUIRE(contains(outcome.out, "stopped after step"));
+    CHECK(outcome.code == 130);
+    CHECK(outcome.err == "murmur: stopping, after a checkpoint; Ctrl-C again ends at once\n");
     int64_t step = read_log(log).back().step;
-    CHECK(step < 1500);
+    CHECK(step < 1000);
     CHECK(load_checkpoint(place() / name).step == step);
     CHECK(std::filesystem::exists(place() / name + "/loss.png"));
     output_of(resumed(name));
@@ -140,25 +153,78 @@ TEST_CASE("SIGINT and SIGTERM finish the step and save; resuming loses nothing")
   }
 }
 
-TEST_CASE("the handler of an interruption runs on a stack of its own, and only once") {
+TEST_CASE("SIGUSR1 saves, and the run goes on") {
+  // No checkpoint is due before the end.
+  Command command(constant("saved", "adamw", 1000, {"--checkpoint-every", "0"}));
+  wait_for_file(place() / "saved/log.jsonl", 500);
+  command.send(SIGUSR1);
+  Outcome outcome = command.wait();
+  CHECK(outcome.code == 0);
+  CHECK(contains(outcome.out, "a checkpoint is written, as a signal asked for"));
+  std::vector<int64_t> steps = list_checkpoints(place() / "saved");
+  REQUIRE(steps.size() == 2);
+  CHECK(steps[0] < 1000);
+  CHECK(steps[1] == 1000);
+  CHECK(read_log(place() / "saved/log.jsonl").size() == 1000);
+}
+
+TEST_CASE("a validation comes after the checkpoint, can be stopped, and is made up for") {
+  // A long text to validate: much longer than all else.
+  put_bytes(place() / "long.txt", some_text(500000));
+  const std::string data = place() / "long";
+  output_of({"data", "prepare", place() / "long.txt", "--out", data, "--val-fraction", "0.9"});
+  auto run = [&](const std::string& name) {
+    Words words = with(with(constant(name, "adamw", 3), "--eval-every", "0"), "--data", data);
+    return with(words, "--batch-size", "1");
+  };
+  output_of(run("validated"));
+  Command command(run("cut-short"));
+  wait_for_file(place() / "cut-short/checkpoint/step-00000003/state.json", 1);
+  CHECK(read_log(place() / "cut-short/log.jsonl").size() == 3);
+  command.send(SIGINT);
+  Outcome outcome = command.wait();
+  CHECK(outcome.code == 130);
+  CHECK(contains(outcome.out, "before the end of the last validation"));
+  LogRow row = read_log(place() / "cut-short/log.jsonl").back();
+  CHECK(row.step == 3);
+  CHECK(!row.val_loss);
+  CHECK(contains(output_of(resumed("cut-short")), "step      3  validation loss"));
+  check_same_run(place() / "cut-short", place() / "validated");
+  CHECK(read_log(place() / "cut-short/log.jsonl").back().val_loss);
+  // Killed in it, nothing is lost either.
+  Command killed(run("killed"));
+  wait_for_file(place() / "killed/checkpoint/step-00000003/state.json", 1);
+  killed.send(SIGKILL);
+  killed.wait();
+  output_of(resumed("killed"));
+  check_same_run(place() / "killed", place() / "validated");
+}
+
+TEST_CASE("the handler of an interruption runs on a stack of its own; a second Ctrl-C ends all") {
+  signal(SIGHUP, SIG_IGN);  // nohup
+  catch_interrupts();
+  CHECK((handler_of(SIGHUP) == SIG_IGN));
+  signal(SIGHUP, SIG_DFL);
   catch_interrupts();
   stack_t stack{};
   REQUIRE(sigaltstack(nullptr, &stack) == 0);
   CHECK((stack.ss_flags & SS_DISABLE) == 0);
   CHECK(long(stack.ss_size) >= sysconf(_SC_SIGSTKSZ));
-  for (int signal : {SIGINT, SIGTERM}) {
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
     struct sigaction action {};
     sigaction(signal, nullptr, &action);
     CHECK((action.sa_flags & SA_ONSTACK) != 0);
   }
+  raise(SIGUSR1);
+  CHECK(saves_asked() == 1);
   CHECK(!interrupted());
   raise(SIGTERM);
+  raise(SIGTERM);
   CHECK(interrupted());
-  for (int signal : {SIGINT, SIGTERM}) {
-    struct sigaction action {};
-    sigaction(signal, nullptr, &action);
-    CHECK((action.sa_handler == SIG_DFL));
-  }
+  CHECK((handler_of(SIGINT) != SIG_DFL));
+  raise(SIGINT);
+  CHECK((handler_of(SIGINT) == SIG_DFL));
+  CHECK((handler_of(SIGTERM) != SIG_DFL));
 }
 
 TEST_CASE("killed again and again at random moments, a run still ends with the same bits") {
