@@ -23,12 +23,13 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
+#include <deque>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
 
+#include "dist/agreement.h"
 #include "dist/bootstrap.h"
 #include "tensor/engine.h"
 
@@ -37,11 +38,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr size_t kLargestChunk = size_t(1) << 30;  // MPI counts bytes in an int
-// Tags: of messages, of alarms and of verdicts (find_survivors), each of one generation of members,
-// so that nobody receives what was meant for an earlier one.
-constexpr int kMessage = 0, kAlarm = 1, kVerdict = 2, kTags = 3;
-constexpr auto kTimeToAnswer = std::chrono::milliseconds(700),
-               kTimeToDecide = std::chrono::milliseconds(3000);
+// Tags: of messages, and of letters about who is left (find_survivors), each of one generation of
+// members, so that nobody receives what was meant for an earlier one.
+constexpr int kMessage = 0, kAlarm = 1, kTags = 2;
+constexpr double kTimeToAgree = 5;  // seconds
 
 // Ends the process when a call that has no deadline of its own takes longer than that.
 class Watch {
@@ -227,54 +227,51 @@ class MpiCommunicator final : public Communicator {
     return std::make_unique<Batch>(*this, sends, receives);
   }
 
-  // Everybody tells everybody that it is there: whoever waits for a message hears of it and comes
-  // here as well. The first of those who answered decides who is left, and tells them.
+  // Everybody writes to everybody: whoever waits for a message sees it and comes here as well.
   std::vector<int> find_survivors() override {
     lost_any_ = true;
-    static char nothing = 0;
-    for (int peer : members()) {
-      if (peer != node()) send(&nothing, 1, peer, kAlarm);
+    Agreement agreement(node(), members());
+    for (Clock::time_point began = Clock::now(); !agreement.verdict();) {
+      double seconds = std::chrono::duration<double>(Clock::now() - began).count();
+      agreement.at(seconds);
+      send(agreement.take_letters());
+      while (auto letter = receive()) agreement.hear(letter->first, letter->second);
+      if (seconds < kTimeToAgree) continue;
+      std::vector<int> heard(agreement.heard().begin(), agreement.heard().end());
+      if (2 * heard.size() <= members().size()) return heard;  // no majority
+      throw Error(
+          fmt::format("rank {}: those who are left do not agree on who they are within {} s",
+                      node(), kTimeToAgree));
     }
-    std::set<int> there = {node()};
-    for (Clock::time_point end = Clock::now() + kTimeToAnswer;
-         there.size() < members().size() && Clock::now() < end;) {
-      if (auto from = receive(kAlarm)) there.insert(from->first);
-    }
-    if (*there.begin() == node()) {
-      static std::vector<std::vector<int>> verdicts;  // MPI may send them later
-      const std::vector<int>& verdict = verdicts.emplace_back(there.begin(), there.end());
-      for (int peer : verdict) {
-        if (peer != node()) send(verdict.data(), int(verdict.size() * sizeof(int)), peer, kVerdict);
-      }
-      return verdict;
-    }
-    for (Clock::time_point end = Clock::now() + kTimeToDecide; Clock::now() < end;) {
-      auto from = receive(kVerdict);
-      if (!from) continue;
-      std::vector<int> verdict(from->second.size() / sizeof(int));
-      std::memcpy(verdict.data(), from->second.data(), from->second.size());
-      return verdict;
-    }
+    send(agreement.take_letters());
+    const std::vector<int>& left = *agreement.verdict();
+    if (std::find(left.begin(), left.end(), node()) != left.end()) return left;
     throw Error(fmt::format("rank {}: the others go on without it, since it did not answer in time",
                             node()));
   }
-  void send(const void* data, int bytes, int peer, int kind) const {
-    MPI_Request request = MPI_REQUEST_NULL;  // its peer may be dead: nobody waits for it
-    MPI_Isend(data, bytes, MPI_BYTE, peer, tag(kind), MPI_COMM_WORLD, &request);
-    if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+  void send(const std::vector<Agreement::Letter>& letters) const {
+    static std::deque<std::vector<int>> sent;  // MPI may read them later
+    for (const auto& [to, words] : letters) {
+      sent.push_back(words);
+      MPI_Request request = MPI_REQUEST_NULL;  // its peer may be dead: nobody waits for it
+      MPI_Isend(sent.back().data(), int(words.size()), MPI_INT, to, tag(kAlarm), MPI_COMM_WORLD,
+                &request);
+      if (request != MPI_REQUEST_NULL) MPI_Request_free(&request);
+    }
   }
-  std::optional<std::pair<int, std::string>> receive(int kind) const {
-    int from = sender(kind), bytes = 0;
+  // The next letter of this generation and who wrote it; none, after a little while.
+  std::optional<std::pair<int, std::vector<int>>> receive() const {
+    int from = sender(kAlarm), count = 0;
     if (from < 0) {
       std::this_thread::sleep_for(std::chrono::microseconds(100));
       return {};
     }
     MPI_Status status;
-    MPI_Probe(from, tag(kind), MPI_COMM_WORLD, &status);
-    MPI_Get_count(&status, MPI_BYTE, &bytes);
-    std::string data(size_t(bytes), ' ');
-    MPI_Recv(data.data(), bytes, MPI_BYTE, from, tag(kind), MPI_COMM_WORLD, MPI_STATUS_IGNORE);
-    return std::pair(from, data);
+    MPI_Probe(from, tag(kAlarm), MPI_COMM_WORLD, &status);
+    MPI_Get_count(&status, MPI_INT, &count);
+    std::vector<int> words(size_t(count), 0);
+    MPI_Recv(words.data(), count, MPI_INT, from, tag(kAlarm), MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    return std::pair(from, words);
   }
 
   bool lost_any_ = false;
@@ -324,10 +321,7 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
     }
     MpiCommunicator communicator(rank, size, world.deadline);
     work(communicator);
-    if (communicator.lost_any()) {  // MPI_Finalize would wait for the dead
-      std::fflush(nullptr);
-      _exit(tell_launcher(0));
-    }
+    if (communicator.lost_any()) return;  // MPI_Finalize would wait for the dead
   } catch (const std::exception& error) {
     if (size == 1) {  // nobody to wait for
       MPI_Finalize();

@@ -178,6 +178,13 @@ void bytes(Communicator& c, int64_t mib) {
              seconds.count());
 }
 
+// Rank 0 comes so late that the others have gone on without it; or as late as they still wait.
+void survivors(Communicator& c, double late) {
+  c.survive();
+  if (c.rank() == 0) std::this_thread::sleep_for(std::chrono::duration<double>(late));
+  fmt::print("rank {}: {} are left\n", c.rank(), fmt::join(c.agree_on_survivors(), ", "));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -193,6 +200,8 @@ int main(int argc, char** argv) {
         all_reduces(c, 5, [] { raise(SIGKILL); });
       else if (mode == "throws")
         all_reduces(c, 5, [] { throw InputError("data: rank 1 cannot read it"); });
+      else if (mode == "survivors")
+        survivors(c, argc > 2 ? std::atof(argv[2]) : 0);
       else if (mode == "bytes")
         bytes(c, argc > 2 ? std::atoi(argv[2]) : 64);
       else

@@ -6,6 +6,7 @@ Exit code 77: mpirun is missing.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,12 @@ def on_one_host(check):
         expect(sorted(line.split(":")[1] for line in complaints(output)) == survivors and
                output.count(MISSING) == len(survivors),
                f"{ranks} ranks: each survivor says once who is missing", output)
+    for late, said in (("0", [f"rank {r}: 0, 1, 2 are left" for r in range(3)]),
+                       ("1.5", ["murmur: rank 0: the others go on without it, since it did not "
+                                "answer in time", "rank 1: 1, 2 are left", "rank 2: 1, 2 are left"])):
+        code, output, _ = mpirun(3, "--enable-recovery", check, "survivors", late)
+        expect(sorted(re.findall("^(?:murmur: )?rank .*", output, re.M)) == said,
+               f"a rank that is {late} s late: one answer for all who go on", output)
     code, output, _ = mpirun(3, check, "nodes", "5")
     expect(code == 2 and complaints(output) ==
            ["murmur: nodes: 5 wanted, MPI has 3; start it with mpirun -n 5, or leave --nodes out"],
