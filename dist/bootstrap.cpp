@@ -2,11 +2,11 @@
 #include "dist/bootstrap.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -116,12 +116,17 @@ Launched launched_by(const Lookup& variable) {
   return l;
 }
 
+bool ignored(int signal) {
+  struct sigaction action {};
+  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 Launched launched_by() {
   return launched_by([](const char* name) -> const char* { return std::getenv(name); });
 }
 
 void let_rank_0_speak() {
-  std::signal(SIGTERM, SIG_DFL);  // mpirun sends it one second after the first has failed
+  signal(SIGTERM, SIG_DFL);  // mpirun sends it one second after the first has failed
   std::this_thread::sleep_for(std::chrono::milliseconds(1500));
 }
 

@@ -29,8 +29,11 @@ using Lookup = std::function<const char*(const char* name)>;
 // InputError names a variable that is missing or no number.
 Launched launched_by();
 Launched launched_by(const Lookup& variable);
+bool ignored(int signal);  // by the wish of whoever started this process, as nohup does with SIGHUP
 std::string first_host(const std::string& nodes);  // "node[03-07,9],other": "node03"
 
+// The exit code of a run that a signal has stopped, that of a program ended by Ctrl-C.
+inline constexpr int kInterruptedCode = 130;
 // Prints why this process ends, one line on stderr, and returns its exit code: 2 for an InputError,
 // else 1. Of a mistake of the user, which all ranks find, rank 0 speaks first.
 int complain(const std::exception& error, int rank, int size);

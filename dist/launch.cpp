@@ -27,17 +27,12 @@
 namespace murmur {
 namespace {
 
-constexpr std::chrono::seconds kTimeToStop(5);  // between SIGTERM and SIGKILL
-
-// The value of --NAME VALUE or --NAME=VALUE; "" where it is absent. The last one counts.
-std::string flag(const std::vector<std::string>& args, const std::string& name) {
-  std::string value;
-  for (size_t i = 0; i < args.size(); i++) {
-    if (args[i] == name && i + 1 < args.size()) value = args[i + 1];
-    if (args[i].rfind(name + "=", 0) == 0) value = args[i].substr(name.size() + 1);
-  }
-  return value;
-}
+constexpr std::chrono::seconds kTimeToStop(5);  // of a rank, after another one has failed
+constexpr int64_t kMostRanks = 4096;            // as --nodes
+constexpr int64_t kMostRanksACore = 64;
+// What asks for a tidy end. Ranks get SIGUSR2 for it: mpirun, which ends them a second after any of
+// the others, passes that one on. SIGUSR1 asks for a checkpoint, and goes through as it is.
+constexpr int kSaveAndStop[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2};
 
 // Replaces this process; comes back only where that is not possible.
 void execute(const std::string& program, const std::vector<std::string>& words) {
@@ -77,7 +72,18 @@ int free_port() {
 void share_cores(int64_t ranks) {
   cpu_set_t cores;
   int64_t count = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  if (ranks > count * kMostRanksACore) {
+    throw InputError(fmt::format(
+        "launch: -n {}: {} ranks are more than {} cores here can do anything with; at most {}",
+        ranks, ranks, count, count * kMostRanksACore));
+  }
   setenv("OMP_NUM_THREADS", std::to_string(std::max<int64_t>(1, count / ranks)).c_str(), 0);
+}
+
+// Of a process just forked: never without the launcher.
+void end_with(pid_t launcher) {
+  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (getppid() != launcher) _exit(1);  // it was the faster
 }
 
 // One line of a rank that did not end by itself. The exit code.
@@ -94,8 +100,12 @@ class Children {
   Children(int64_t ranks, const std::vector<std::string>& words) : train_(words[1] == "train") {
     // From here on signals wait until wait_for_all() asks for them.
     sigemptyset(&signals_);
-    for (int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals_, signal);
+    for (int signal : {SIGCHLD, SIGUSR1}) sigaddset(&signals_, signal);
+    for (int signal : kSaveAndStop) {
+      if (!ignored(signal)) sigaddset(&signals_, signal);
+    }
     sigprocmask(SIG_BLOCK, &signals_, nullptr);
+    pid_t launcher = getpid();
     std::string port = std::to_string(free_port());
     for (int64_t rank = 0; rank < ranks; rank++) {
       pid_t pid = fork();
@@ -109,7 +119,7 @@ class Children {
         continue;
       }
       sigprocmask(SIG_UNBLOCK, &signals_, nullptr);
-      prctl(PR_SET_PDEATHSIG, SIGTERM);  // never without the launcher
+      end_with(launcher);
       for (const char* name : {"RANK", "LOCAL_RANK"})
         setenv(name, fmt::format("{}", rank).c_str(), 1);
       for (const char* name : {"WORLD_SIZE", "LOCAL_WORLD_SIZE"})
@@ -124,7 +134,7 @@ class Children {
   // The exit code of the first that failed: the others are then ended.
   int wait_for_all() {
     using Clock = std::chrono::steady_clock;
-    int result = 0;
+    int result = 0, interrupts = 0;
     Clock::time_point kill_at = Clock::time_point::max();
     while (true) {
       int status;
@@ -132,32 +142,34 @@ class Children {
         auto it = std::find(pids_.begin(), pids_.end(), pid);
         if (it == pids_.end()) continue;
         *it = 0;
-        if (status == 0 || result != 0) continue;
+        int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+        if (code == 0 || (result != 0 && result != kInterruptedCode)) continue;
+        result = code;
+        if (code == kInterruptedCode) continue;
         std::string rank = fmt::format("rank {}", it - pids_.begin());
         if (WIFSIGNALED(status)) {
-          result = complain_of_signal(rank, WTERMSIG(status), train_);
+          complain_of_signal(rank, WTERMSIG(status), train_);
         } else {
-          result = WEXITSTATUS(status);
-          fmt::print(stderr, "murmur: launch: {} ended with exit code {}{}\n", rank, result,
+          fmt::print(stderr, "murmur: launch: {} ended with exit code {}{}\n", rank, code,
                      pids_.size() > 1 ? "; the others are ended" : "");
         }
-        if (kill_at == Clock::time_point::max()) stop(kill_at);
+        tell_all(SIGTERM);
+        kill_at = Clock::now() + kTimeToStop;
       }
       if (std::all_of(pids_.begin(), pids_.end(), [](pid_t pid) { return pid == 0; }))
         return result;
       if (Clock::now() >= kill_at) tell_all(SIGKILL);
       timespec second{1, 0};
       int signal = sigtimedwait(&signals_, nullptr, &second);
-      // Ctrl-C reaches all processes of the terminal by itself.
-      if (signal == SIGTERM || signal == SIGHUP) stop(kill_at);
+      if (signal == SIGINT && ++interrupts > 1) {
+        tell_all(SIGKILL);
+      } else if (signal > 0 && signal != SIGCHLD) {
+        tell_all(signal == SIGUSR1 ? SIGUSR1 : SIGUSR2);
+      }
     }
   }
 
  private:
-  void stop(std::chrono::steady_clock::time_point& kill_at) {
-    tell_all(SIGTERM);
-    kill_at = std::chrono::steady_clock::now() + kTimeToStop;
-  }
   void tell_all(int signal) {
     for (pid_t pid : pids_) {
       if (pid > 0) kill(pid, signal);
@@ -194,6 +206,7 @@ class Stderr {
   static void pass_on(const std::string& text) { std::fputs(text.c_str(), stderr); }
 
   void line(const std::string& line) {
+    if (line.starts_with("mpirun: Forwarding signal")) return;
     static const std::regex repeated(
         "more process.* sent help message|base_help_aggregate|PMIX ERROR: BAD-PARAM");
     static const std::regex ended("^murmur: ended with (\\d+)\\s*$");
@@ -236,6 +249,14 @@ class Stderr {
 };
 
 pid_t mpirun_pid = 0;
+volatile sig_atomic_t interrupts = 0, stops = false;
+
+void tell_mpirun(int signal) {
+  bool save = signal == SIGUSR1;
+  if (!save) stops = true;
+  if (signal == SIGINT) interrupts = interrupts + 1;
+  kill(mpirun_pid, interrupts > 1 ? SIGTERM : save ? SIGUSR1 : SIGUSR2);
+}
 
 // Runs mpirun to its end. The exit code: that of the rank that failed, 1 if a signal ended it.
 int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) {
@@ -244,8 +265,9 @@ int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) 
   pid_t launcher = getpid();
   mpirun_pid = fork();
   if (mpirun_pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);  // never without the launcher
-    if (getppid() != launcher) _exit(1);
+    end_with(launcher);
+    setpgid(0, 0);  // the terminal's Ctrl-C would reach it too, and it would end all ranks at once
+    dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
     int old = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
     dup2(ends[1], STDERR_FILENO);
     execute("mpirun", words);
@@ -256,12 +278,20 @@ int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) 
   }
   check(mpirun_pid > 0, "launch: mpirun does not start");
   close(ends[1]);
-  signal(SIGINT, SIG_IGN);  // Ctrl-C reaches mpirun by itself
-  for (int number : {SIGTERM, SIGHUP}) signal(number, [](int) { kill(mpirun_pid, SIGTERM); });
+  signal(SIGUSR1, tell_mpirun);
+  for (int number : kSaveAndStop) {
+    if (!ignored(number)) signal(number, tell_mpirun);
+  }
 
   Stderr output;
   int status = 0;
+  std::chrono::steady_clock::time_point tell_again;
   for (bool ended = false, open = true; !ended || open;) {
+    auto now = std::chrono::steady_clock::now();
+    if (stops && interrupts < 2 && now > tell_again) {  // ranks that were not there yet
+      kill(mpirun_pid, SIGUSR2);
+      tell_again = now + std::chrono::seconds(1);
+    }
     ended = ended || waitpid(mpirun_pid, &status, open ? WNOHANG : 0) == mpirun_pid;
     pollfd ready{ends[0], POLLIN, 0};
     char data[4096];
@@ -282,13 +312,13 @@ int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) 
 
 }  // namespace
 
-int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<std::string> args) {
-  if (ranks < 1 || ranks > 100000)
-    throw InputError(fmt::format("launch: -n {}: the number of ranks goes from 1 up", ranks));
-  if (args.empty())
-    throw InputError("launch: nothing to start; write murmur launch -n 4 -- train ..");
+int launch(int64_t ranks, const std::string& transport, const std::string& hosts, bool survive,
+           std::vector<std::string> args) {
+  if (ranks < 1 || ranks > kMostRanks) {
+    throw InputError(
+        fmt::format("launch: -n {}: the number of ranks goes from 1 to {}", ranks, kMostRanks));
+  }
   std::string self = std::filesystem::read_symlink("/proc/self/exe");
-  std::string transport = flag(args, "--transport");
   if (transport == "nccl") {
     if (survive) throw InputError("launch: --survive works with mpi, not with nccl");
     if (!hosts.empty())
@@ -297,11 +327,6 @@ int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<st
     share_cores(ranks);
     args.insert(args.begin(), self);
     return Children(ranks, args).wait_for_all();
-  }
-  if (!transport.empty() && transport != "mpi") {
-    throw InputError(fmt::format(
-        "launch: --transport {} is one process; leave murmur launch out, or use mpi or nccl",
-        transport));
   }
   if (!on_path("mpirun"))
     throw InputError("launch: there is no mpirun; install openmpi-bin, or put it on PATH");
@@ -324,7 +349,6 @@ int launch(int64_t ranks, const std::string& hosts, bool survive, std::vector<st
   }
   words.push_back(self);
   words.insert(words.end(), args.begin(), args.end());
-  if (transport.empty()) words.insert(words.end(), {"--transport", "mpi"});
   if (geteuid() == 0) {  // in a container
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);

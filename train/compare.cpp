@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "dist/bootstrap.h"
 #include "tensor/check.h"
 #include "train/compare_report.h"
 #include "train/folder_lock.h"
-#include "train/interrupt.h"
 
 namespace murmur {
 namespace {

@@ -8,10 +8,10 @@
 #include <set>
 #include <sstream>
 
+#include "dist/bootstrap.h"
 #include "train/compare_report.h"
 #include "train/files.h"
 #include "train/folder_lock.h"
-#include "train/interrupt.h"
 #include "train/list.h"
 
 namespace murmur {

@@ -39,11 +39,6 @@ void on_stop(int signal) {
   errno = error;
 }
 
-bool ignored(int signal) {  // nohup: the terminal may go
-  struct sigaction action {};
-  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
-}
-
 // Of several processes one speaks.
 bool speaks() {
   try {

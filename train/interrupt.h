@@ -8,9 +8,6 @@
 
 namespace murmur {
 
-// The exit code of a run that a signal has stopped, that of a program ended by Ctrl-C.
-constexpr int kInterruptedCode = 130;
-
 void catch_interrupts();
 bool interrupted();
 int saves_asked();  // how often since catch_interrupts()

@@ -110,15 +110,17 @@ std::optional<int64_t> step_from(const std::string& flag, const std::string& tex
   return step;
 }
 
+// The last one of a name counts; "" where there is none.
+std::string value(const std::vector<Assignment>& all, const std::string& key) {
+  std::string last;
+  for (const auto& [name, text] : all) {
+    if (name == key) last = text;
+  }
+  return last;
+}
+
 // config.toml of the run that `flags` want to go on with; none where there is no such run.
 std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
-  auto value = [](const std::vector<Assignment>& all, const std::string& key) {
-    std::string last;
-    for (const auto& [name, text] : all) {
-      if (name == key) last = text;
-    }
-    return last;
-  };
   std::string out = value(flags, "out"), path = (out.empty() ? Config{}.out : out) + "/config.toml";
   std::FILE* file = std::fopen(path.c_str(), "r");
   if (!file) return {};
@@ -327,7 +329,45 @@ Launched place() {
   }
 }
 
-int run(int argc, char** argv) {
+// What carries the messages of processes with these settings, where none of them runs yet.
+std::string transport_to_launch(const std::vector<Assignment>& given,
+                                const std::vector<Assignment>& saved = {}) {
+  std::string named = value(given, "transport");
+  if (named == "threads" || named == "self") {
+    throw InputError(fmt::format(
+        "launch: transport {} is one process; leave murmur launch out, or use mpi or nccl", named));
+  }
+  bool nccl = named == "nccl" || (named.empty() && value(saved, "transport") == "nccl");
+  std::vector<Assignment> all = saved;
+  all.insert(all.end(), given.begin(), given.end());
+  all.emplace_back("transport", nccl ? "nccl" : "mpi");
+  make_config(all);  // what is wrong is said once, before there are ranks
+  return all.back().second;
+}
+
+int run(int argc, char** argv, std::string* to_launch_by = nullptr);
+
+// Starts the ranks of a command line.
+int run_launch(int64_t ranks, const std::string& hosts, bool survive,
+               const std::vector<std::string>& words) {
+  if (words.empty())
+    throw InputError("launch: nothing to start; write murmur launch -n 4 -- train ..");
+  if (!takes_ranks(words[0])) {
+    throw InputError(fmt::format(
+        "launch: '{}' has no ranks; train and compare have: murmur launch -n 4 -- train ..",
+        words[0]));
+  }
+  std::vector<char*> argv = {const_cast<char*>("murmur")};
+  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+  argv.push_back(nullptr);
+  std::string transport;
+  int code = run(int(argv.size()) - 1, argv.data(), &transport);
+  if (transport.empty()) return code;  // --help
+  return launch(ranks, transport, hosts, survive, words);
+}
+
+// With `to_launch_by` nothing is run: it becomes the transport of train or compare.
+int run(int argc, char** argv, std::string* to_launch_by) {
   int code = 0;
   std::vector<std::string> to_launch = take_command_to_launch(argc, argv);
   CLI::App app("Murmur: a GPT training stack to read, and to use.", "murmur");
@@ -349,7 +389,10 @@ int run(int argc, char** argv) {
     if (from) resume = true;
     std::vector<Assignment> base;
     if (resume) base = saved_settings(train_flags.assignments({}));
-    if (train(train_flags.config(base), resume, from).interrupted) code = kInterruptedCode;
+    if (to_launch_by)
+      *to_launch_by = transport_to_launch(train_flags.assignments({}), base);
+    else if (train(train_flags.config(base), resume, from).interrupted)
+      code = kInterruptedCode;
   });
 
   CLI::App* compare_command = app.add_subcommand(
@@ -393,6 +436,10 @@ int run(int argc, char** argv) {
   compare_command->callback([&] {
     race.settings = race_flags.assignments({{"out", "runs/compare"}});
     if (race_flags.given("target")) race.target = target;
+    if (to_launch_by) {
+      *to_launch_by = transport_to_launch(race.settings);
+      return;
+    }
     if (paper) paper_setup(race);
     code = over.empty() ? compare(race) : compare_over(race, over);
   });
@@ -625,7 +672,7 @@ int run(int argc, char** argv) {
   bool survive = false;
   launch_command->add_flag("--survive", survive,
                            "where a rank dies the others go on; for strategies that go by a graph");
-  launch_command->callback([&] { code = launch(ranks, hosts, survive, to_launch); });
+  launch_command->callback([&] { code = run_launch(ranks, hosts, survive, to_launch); });
 
   std::string command = argc > 1 ? argv[1] : "";
   bool known =

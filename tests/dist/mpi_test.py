@@ -8,8 +8,10 @@ Exit code 77: mpirun is missing.
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import hosts
@@ -135,6 +137,8 @@ def launches(check, murmur):
 
     for words, what in ((["-n", "0", "--", "train"], "-n 0"), (["-n", "2"], "nothing to start"),
                         (["-n", "2", "--", "train", "--transport", "threads"], "one process"),
+                        (["-n", "2", "--", "sample", "runs/one"], "'sample' has no ranks"),
+                        (["-n", "100000", "--", "train"], "from 1 to 4096"),
                         (["-n", "2", "--hosts", "/none", "--", "train"], "cannot be read")):
         code, output, _ = launch(*words)
         expect(code == 2 and what in output and output.count("\n") == 1, f"launch {words}", output)
@@ -148,6 +152,48 @@ def launches(check, murmur):
                f"launch with {transport}: a wrong flag is said once", output)
 
 
+def signals(murmur, folder):
+    """launch hands signals on: ranks save and go on, or save and stop; and what config files say."""
+    with open(f"{folder}/text", "w") as file:
+        file.write("the quick brown fox jumps over the lazy dog. " * 100)
+    subprocess.run([murmur, "data", "prepare", f"{folder}/text", "--out", f"{folder}/data"],
+                   check=True, stdout=subprocess.DEVNULL)
+    words = [murmur, "launch", "-n", "2", "--", "train", "--data", f"{folder}/data", "--n-layer",
+             "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16", "--batch-size", "4",
+             "--steps", "1000000", "--checkpoint-every", "0", "--eval-every", "0"]
+
+    def wait_for(condition):
+        limit = time.monotonic() + 20
+        while not condition() and time.monotonic() < limit:
+            time.sleep(0.01)
+        return condition()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        run = f"{folder}/{number}"
+        process = start([*words, "--out", run])
+        size = lambda: os.path.exists(run + "/log.jsonl") and os.path.getsize(run + "/log.jsonl")
+        expect(wait_for(lambda: size() > 500), "launch: the run is under way")
+        if number == signal.SIGINT:
+            process.send_signal(signal.SIGUSR1)
+            expect(wait_for(lambda: os.path.exists(run + "/checkpoint/latest")),
+                   "launch: SIGUSR1 saves")
+            before = size()
+            expect(wait_for(lambda: size() > before), "launch: and the run goes on")
+        process.send_signal(number)
+        code, output, _ = output_of(process, 20)
+        expect(code == 130 and output.count("stopped after step") == 1 and
+               os.path.exists(run + "/checkpoint/latest") and "Forwarding" not in output,
+               f"launch: signal {number} saves and stops, exit code {code}", output)
+    for transport, what in (("threads", "launch: transport threads is one process"),
+                            ("nccl", "nccl")):
+        with open(f"{folder}/{transport}.toml", "w") as file:
+            file.write(f'transport = "{transport}"\n')
+        code, output, _ = output_of(
+            start([*words, "--out", f"{folder}/none", "--config", f"{folder}/{transport}.toml"]), 20)
+        expect(code == 2 and what in output and not os.path.exists(f"{folder}/none"),
+               f"launch: transport {transport} in a file", output)
+
+
 def main():
     check, murmur, weights = sys.argv[1:4]
     if not shutil.which("mpirun"):
@@ -156,6 +202,8 @@ def main():
     on_one_host(check)
     same_weights(weights)
     launches(check, murmur)
+    with tempfile.TemporaryDirectory() as folder:
+        signals(murmur, folder)
     reason = hosts.skip()
     if reason:
         print("several hosts: skipped:", reason)
