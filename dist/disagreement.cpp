@@ -1,5 +1,4 @@
-// dist/disagreement.cpp - the mean over nodes, what is left of each, and its largest singular
-// values.
+// dist/disagreement.cpp - what is left of each node's weights, and its largest singular values.
 #include "dist/disagreement.h"
 
 #include <cmath>
@@ -59,12 +58,11 @@ double spectral_squares(Communicator& c, const Tensors& banks) {
 
 }  // namespace
 
-Disagreement disagreement(Communicator& c, const Parameters& parameters) {
+Disagreement disagreement(Communicator& c, const Parameters& parameters, const Tensor& common) {
   const Tensor& x = parameters.values();
   const Engine& e = engine(x.device());
   Tensor d(x.shape(), x.dtype(), x.device());
-  e.scale(-1.0 / double(c.size()), x, {d});
-  all_reduce(c, "consensus", {d});
+  e.scale(-1, common, {d});
   e.scale(1, x, {d, true});
   double all = squares_over_nodes(c, {d});
   Tensors matrices, vectors;

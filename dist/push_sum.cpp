@@ -5,9 +5,11 @@
 //   x <- A (x - u(z))         s <- A s         with s = 1 at first
 //
 // Columns of A sum to 1, rows perhaps not: then the mean of x alone would be a wrong one, and s
-// says by how much. Where A is doubly stochastic s stays 1 and is not sent.
+// says by how much. What nodes have in common is sum x / sum s: it goes the mean of all u, and
+// mixing keeps it. The mean of z goes elsewhere. z and s are remembered, x is s z. Where A is
+// doubly stochastic s stays 1 and is not sent.
+#include "dist/collectives.h"
 #include "dist/decentralised.h"
-#include "dist/ownership.h"
 #include "tensor/engine.h"
 
 namespace murmur {
@@ -33,28 +35,34 @@ class PushSum final : public Decentralised {
     return share;
   }
 
-  void before_update() override { engine(x_.device()).copy(weights(), before_); }
+  void before_update() override {
+    if (pushes_) engine(before_.device()).copy(weights(), before_);
+  }
+  // x and s belong together: where a rank is lost between them, both are as they were.
   void after_update() override {
-    if (weight_mixer().row_stochastic()) return mix_weights();  // z is x
+    if (!pushes_) return mix_weights();  // z is x
     Tensor& z = weights();
     const Engine& e = engine(z.device());
-    e.scale(-1, before_, {z, true});
-    e.scale(1, z, {x_, true});  // x - u(z)
-    e.copy(x_, z);
-    mix_weights();
-    e.copy(z, x_);
-    exchanging([&] { mass_mixer_->mix(step(), mass_); });
-    e.scale(1 / item(mass_), x_, {z});
+    e.scale(mass() - 1, before_, {z, true});  // x - u(z)
+    e.copy(z, before_);
+    Tensor s = Tensor::of({mass()}, {1}, DType::f64);
+    exchanging([&] {
+      weight_mixer().mix(step(), z);
+      mass_mixer_->mix(step(), s);
+    });
+    lost() ? e.copy(before_, z) : engine(Device::cpu).copy(s, mass_);
+    e.scale(1 / mass(), z, {z});
     parameters().refresh_shadow();
+    mix_state();
   }
 
+  double mass() const override { return item(mass_); }
   std::vector<State> state() override {
     std::vector<State> all = Decentralised::state();
-    if (weight_mixer().row_stochastic()) return all;
-    all.push_back({"strategy.pushed", x_, true});
     all.push_back({"strategy.mass", mass_, true});
     return all;
   }
+  void resumed(int64_t) override { look(); }
 
   std::vector<std::string> kinds() const override {
     std::vector<std::string> all = Decentralised::kinds();
@@ -65,9 +73,8 @@ class PushSum final : public Decentralised {
             DType activations, int ranks) const override {
     Plan plan = Decentralised::plan(banks, routes, activations, ranks);
     Topology topology = make_topology(graph, ranks);
+    plan.state_bytes += double(size_of(DType::f64));
     if (report(topology).row_stochastic) return plan;
-    plan.state_bytes += double(size_of(compute_type(activations))) * double(flat_size(banks)) +
-                        double(size_of(DType::f64));
     double period = double(topology.rounds());
     for (int64_t step = 1; step <= topology.rounds(); step++) {
       Traffic one = traffic_of(topology, mass_options(), step, 1, DType::f64);
@@ -81,17 +88,31 @@ class PushSum final : public Decentralised {
  private:
   MixingOptions mass_options() const { return {.rounds = mixing_.rounds}; }
   void restart() override {
-    if (!x_) {
-      x_ = like_weights();
+    if (!before_) {
       before_ = like_weights();
       mass_ = Tensor({1}, DType::f64);
     }
-    engine(x_.device()).copy(weights(), x_);
     engine(Device::cpu).fill(mass_, 1);
+    pushes_ = !weight_mixer().row_stochastic();
+  }
+  // Those that are left keep their x and s: what they have in common stays what it is. Only the
+  // unit of s changes, so that the sum is the number of nodes and the mean of all u counts in full.
+  void repair() override {
+    Tensor all = Tensor::of({mass()}, {1}, DType::f64);
+    all_reduce(c(), kMass, {all});
+    engine(Device::cpu).fill(mass_, mass() * double(c().size()) / item(all));
+    look();
+  }
+  // Is s to be sent? It may differ from 1 since an earlier graph.
+  void look() {
+    Tensor others = Tensor::of({double(mass() != 1)}, {1}, DType::f64);
+    all_reduce(c(), kMass, {others});
+    pushes_ = !weight_mixer().row_stochastic() || item(others) > 0;
   }
 
   Mixer* mass_mixer_ = nullptr;
-  Tensor x_, before_, mass_;  // x; within a step z; s: (1) fp64 on the host
+  bool pushes_ = false;
+  Tensor before_, mass_;  // within a step z, then x before mixing; s: (1) fp64 on the host
 };
 
 }  // namespace

@@ -50,20 +50,30 @@ void Strategy::leave_out(const std::set<int>& ranks) {
     throw InputError("faults: this strategy has no edges to leave out; use gossip");
 }
 
+// In a tensor of its own: where a rank is lost meanwhile, what still arrives changes no weights.
+Tensor Strategy::common(const Tensor& x) const {
+  const Engine& e = engine(x.device());
+  Tensor sum(x.shape(), x.dtype(), x.device()), masses = Tensor::of({mass()}, {1}, DType::f64);
+  e.scale(mass(), x, {sum});
+  all_reduce(c(), "mean weights", {sum});
+  all_reduce(c(), "mean weights", {masses});
+  e.scale(1 / item(masses), sum, {sum});
+  return sum;
+}
+
 void Strategy::with_common_weights(const std::function<void()>& work) {
   if (!own_weights() || c().size() == 1) return work();
   Tensor& x = parameters().values();
   const Engine& e = engine(x.device());
   Tensor own(x.shape(), x.dtype(), x.device());
   e.copy(x, own);
+  e.copy(common(x), x);
+  parameters().refresh_shadow();
   auto put_back = [&] {
     e.copy(own, x);
     parameters().refresh_shadow();
   };
   try {
-    all_reduce(c(), "mean weights", {x});
-    e.scale(1.0 / double(c().size()), x, {x});
-    parameters().refresh_shadow();
     work();
   } catch (...) {
     put_back();

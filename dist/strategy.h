@@ -55,8 +55,11 @@ class Strategy {
   virtual void share_weights() {}
   // All weights have been replaced, the same way on all ranks.
   virtual void weights_replaced() {}
-  // Calls work() while the weights are those the ranks have in common: their mean, where each has
-  // its own.
+  // What a rank's own weights count for in those that all have in common.
+  virtual double mass() const { return 1; }
+  // Of values that each rank has its own of, as weights are: sum of mass x over sum of mass.
+  Tensor common(const Tensor& x) const;
+  // Calls work() while the weights are those the ranks have in common, where each has its own.
   void with_common_weights(const std::function<void()>& work);
   // What it remembers besides: tensors to save and restore, each rank its own, or the same on all.
   struct State {

@@ -14,6 +14,7 @@ namespace murmur {
 namespace {
 
 const std::string kTraining = ".training";  // a weight that trains, beside the one to use
+const std::string kMass = "strategy.mass";  // push_sum's
 const std::string kModel = "model/";        // asks for the model's file
 const std::string kGraph = "graph";         // what the strategy's state was made with
 
@@ -78,10 +79,13 @@ class Source {
           "{}: no state '{}' for optimizer {}; resume with the optimizer the run began with",
           checkpoint_.path, name, optimizer_));
     }
+    auto share = [&](int k) { return name.ends_with(kTraining) ? mass(k) : 1; };
+    double all = 0;
+    for (int k : nodes_) all += share(k);
     Tensor mean(whole, checkpoint_.optimizer.read(node(*nodes_.begin()) + name).dtype());
     for (int k : nodes_) {
       Tensor one = of_state(node(k) + name, whole);
-      engine(Device::cpu).scale(1.0 / double(nodes_.size()), one, {mean, k != *nodes_.begin()});
+      engine(Device::cpu).scale(share(k) / all, one, {mean, k != *nodes_.begin()});
     }
     return mean;
   }
@@ -109,6 +113,11 @@ class Source {
   }
 
  private:
+  // What the weights of a node count for (Strategy::mass).
+  double mass(int k) const {
+    std::string name = node(k) + kMass;
+    return contains(name) ? item(checkpoint_.optimizer.read(name)) : 1;
+  }
   Tensor of_model(const std::string& name, const Shape& whole) const {
     if (!checkpoint_.model.contains(name)) {
       throw InputError(fmt::format("{}: no parameter '{}'; the checkpoint is of another model",

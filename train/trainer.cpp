@@ -253,7 +253,8 @@ bool Trainer::evaluate_now(LogRow& row) {
   all_reduce(c_, "losses", {losses});
   if (row.step > start_) row.node_train_loss = to_vector(losses.slice(0, 1));
   row.node_val_loss = to_vector(losses.slice(1, 2));
-  Disagreement apart = disagreement(c_, replica_.model.parameters);
+  const Parameters& parameters = replica_.model.parameters;
+  Disagreement apart = disagreement(c_, parameters, strategy_->common(parameters.values()));
   row.consensus = apart.frobenius;
   row.consensus_spectral = apart.spectral;
   for (const auto& [name, value] : strategy_->health())

@@ -135,7 +135,8 @@ Seen seen(Node& node, Communicator& c) {
   Seen all;
   for (const auto& [name, tensor] : node.state()) all[name] = to_vector(tensor);
   node.strategy->with_common_weights([&] { all["mean"] = to_vector(node.parameters.values()); });
-  Disagreement apart = disagreement(c, node.parameters);
+  Tensor common = node.strategy->common(node.parameters.values());
+  Disagreement apart = disagreement(c, node.parameters, common);
   all["disagreement"] = {apart.frobenius, apart.spectral};
   for (const auto& [name, value] : node.strategy->health())
     check(value < 1e-5, [&] { return fmt::format("{} is {}", name, value); });

@@ -73,6 +73,7 @@ struct Bare {
 
 struct Seen {
   Stack weights, tracker, tracked;
+  Row common;  // weights
 };
 using See = std::function<void(int64_t step, const Seen& seen)>;
 
@@ -106,6 +107,8 @@ inline Seen run(const Bare& bare, const See& see = {}) {
       Seen& seen = history[see ? size_t(step - 1) : 0];
       auto rank = size_t(c.rank());
       seen.weights[rank] = to_vector(parameters.values());
+      Tensor common = strategy->common(parameters.values());
+      if (rank == 0) seen.common = to_vector(common);
       for (const Strategy::State& s : strategy->state()) {
         if (s.name == "strategy.tracker") seen.tracker[rank] = to_vector(s.tensor);
         if (s.name == "strategy.tracked") seen.tracked[rank] = to_vector(s.tensor);

@@ -1,4 +1,8 @@
-// Gradient tracking: what trackers keep, answers that are known, and bounds.
+// Gradient tracking: what trackers keep, answers that are known, and bounds. What other methods
+// keep, and where they would diverge.
+#include <filesystem>
+#include <fstream>
+
 #include "dist/topology_report.h"
 #include "tests/dist/nodes.h"
 
@@ -310,4 +314,92 @@ TEST_CASE("quasi-global momentum: its bound on eigenvalues is where it begins to
   CHECK(error(edge - 0.05) < 10);
   std::string refused = input_error_of([&] { error(edge + 0.01); });
   CHECK(contains(refused, "-0.7445; add --lazy-weights true"));
+}
+
+namespace {
+
+TopologyOptions three_nodes() {
+  TopologyOptions graph = {.name = "edges", .weights = "column"};
+  graph.edges = std::filesystem::temp_directory_path() / "murmur_three_nodes";
+  std::ofstream(graph.edges) << "directed\n0 1\n0 2\n1 2\n2 0\n";
+  return graph;
+}
+
+}  // namespace
+
+// Columns of thirds and halves; x = (0, 3, 6) after the first update, and no gradient from then on.
+TEST_CASE("push-sum: what nodes have in common is sum x / sum s, not the mean of z") {
+  Bare bare{.strategy = "push_sum", .graph = three_nodes(), .nodes = 3, .steps = 3};
+  bare.use = configured("sgd", {{"momentum", "0"}, {"lr", "1"}});
+  bare.gradient = [](int64_t step, int rank, const Tensor& x, Tensor& g) {
+    cpu_engine().fill(g, step == 1 ? -3 * rank : 0);
+    if (step == 1) cpu_engine().scale(1, x, {g, true});
+  };
+  const Stack z = {
+      {3.6, 1.8, 3.375}, {3.4411765, 2.52, 2.9387755}, {3.0976744, 2.9580420, 2.9482759}};
+  run(bare, [&](int64_t step, const Seen& seen) {
+    for (size_t i = 0; i < 3; i++)
+      CHECK(seen.weights[i][0] == doctest::Approx(z[size_t(step) - 1][i]).epsilon(1e-7));
+    for (size_t p = 0; p < 6; p++) CHECK(seen.common[p] == doctest::Approx(3).epsilon(1e-14));
+  });
+  CHECK(mean({{3.6}, {1.8}, {3.375}})[0] == doctest::Approx(2.925));  // what it is not
+  std::filesystem::remove(bare.graph.edges);
+}
+
+// With gradients: the common model takes the mean of them, as SGD does, whatever s is.
+TEST_CASE("push-sum: the common model steps by the mean gradient, also among other members") {
+  for (const char* graph : {"star", "ring"}) {
+    CAPTURE(graph);
+    HeavyTails noise(6);
+    run_ranks("threads", World{5, 60, Device::cpu}, [&](Communicator& c) {
+      Threads one(1);
+      auto strategy = make_strategy("push_sum");
+      strategy->graph = {.name = graph, .weights = "column"};
+      strategy->join(c);
+      Parameters parameters;
+      parameters.add("a", {2, 3}, Role::matrix, 0);
+      parameters.allocate(1, DType::f64);
+      std::vector<Route> routes;
+      for (Role role : kRoles)
+        routes.push_back({role, configured("sgd", {{"momentum", "0"}, {"lr", "0.1"}})});
+      Update update(parameters, routes, 0, strategy->start(parameters, routes));
+      strategy->attach(update);
+      const Tensor& x = parameters.values();
+      auto common = [&] { return to_vector(strategy->common(x)); };
+      int64_t step = 0;
+      auto train = [&](int64_t steps) {
+        for (int64_t last = step + steps; step < last;) {
+          Row expected = common(), sum(6);
+          strategy->begin_step(++step, 1);
+          for (int node : c.members()) {
+            for (size_t p = 0; p < 6; p++) sum[p] += noise.row(step, node)[p];
+          }
+          Tensor g = parameters.gradients();
+          cpu_engine().copy(Tensor::of(noise.row(step, c.node()), g.shape(), DType::f64), g);
+          strategy->before_update();
+          update.step(step, 1);
+          strategy->after_update();
+          for (size_t p = 0; p < 6; p++) expected[p] -= 0.1 * sum[p] / c.size();
+          Row now = common();
+          now.resize(6), expected.resize(6);
+          CHECK(largest_difference(now, expected) < 1e-13);
+        }
+      };
+      // Nobody moves when others go.
+      auto change = [&](const std::vector<int>& members) {
+        c.set_members(members);
+        if (c.rank() < 0) return false;
+        Row before = common(), own = to_vector(x);
+        strategy->members_changed(false);
+        CHECK(largest_difference(common(), before) < 1e-14);
+        CHECK(to_vector(x) == own);
+        return true;
+      };
+      train(4);
+      if (!change({0, 1, 2, 3})) return;  // of the ring a path is left
+      train(4);
+      if (!change({0, 1})) return;  // rows sum to 1 again, but s is not 1
+      train(4);
+    });
+  }
 }

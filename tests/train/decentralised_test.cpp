@@ -2,12 +2,16 @@
 // checkpoint and a log hold of every node, and what happens when some are lost.
 #include <cmath>
 #include <filesystem>
+#include <mutex>
 
+#include "dist/transport.h"
 #include "optim/svd.h"
 #include "tests/train/run_command.h"
 #include "tests/train/same_run.h"
 #include "train/config.h"
+#include "train/data.h"
 #include "train/files.h"
+#include "train/replica_state.h"
 
 using namespace murmur;
 
@@ -288,4 +292,53 @@ TEST_CASE("what a strategy remembers of one graph is not for another") {
   CHECK(text.find("mean") != std::string::npos);
   CHECK(*last_row("pulled").consensus < 0.1);
   check_refused(going_on("pulled", 26) + Words{"--recipe", "demuon"}, {"recipe", "dsgd", "demuon"});
+}
+
+// x of a node is s z: the mean of all is sum s z / sum s, in the model's file, and for those who
+// begin with it where weights that train are others than weights to use.
+TEST_CASE("push-sum's checkpoint: nodes count by their mass, also for others who begin with it") {
+  output_of(run_of("pushed",
+                   {"--strategy", "push_sum", "--weights", "column", "--topology", "star",
+                    "--optimizer", "schedule_free_adamw"},
+                   7));
+  const std::string run = place() / "pushed";
+  SafetensorsFile state = load_checkpoint(run).optimizer;
+  auto of = [&](int node, const std::string& name) {
+    return to_vector(state.read("node." + std::to_string(node) + "/" + name));
+  };
+  double all = 0, farthest = 0;
+  for (int k = 0; k < 4; k++) {
+    all += of(k, "strategy.mass")[0];
+    farthest = std::max(farthest, std::fabs(of(k, "strategy.mass")[0] - 1));
+  }
+  CHECK(all == doctest::Approx(4).epsilon(1e-12));
+  CHECK(farthest > 0.1);
+  Config config = make_config(read_toml(run + "/config.toml"));
+  std::mutex mutex;
+  run_ranks("threads", World{2, 60, Device::cpu}, [&](Communicator& c) {
+    auto strategy = configured_strategy(config);
+    strategy->join(c);
+    Replica replica({model_config(config, Dataset(config.data).vocab_size()),
+                     1,
+                     DType::f32,
+                     Device::cpu,
+                     make_routes(config),
+                     {},
+                     2,
+                     1},
+                    c, *strategy);
+    CHECK(!restore_replica(run, 7, replica, *strategy, c, config.optimizer));
+    std::lock_guard lock(mutex);
+    for (const Parameter& p : replica.model.parameters.all()) {
+      CAPTURE(p.name);
+      std::vector<double> expected(size_t(p.shape.numel()));
+      for (int k = 0; k < 4; k++) {
+        std::vector<double> x = of(k, p.name + ".training");
+        for (size_t i = 0; i < x.size(); i++) expected[i] += of(k, "strategy.mass")[0] / all * x[i];
+      }
+      std::vector<double> found = to_vector(replica.model.parameters.value(p));
+      for (size_t i = 0; i < found.size(); i++)
+        REQUIRE(found[i] == doctest::Approx(expected[i]).epsilon(1e-5));
+    }
+  });
 }
