@@ -24,7 +24,7 @@ RUN    ?= runs/$(NAME)
 FLAGS  ?= --arch modern --steps 3600 --auxiliary.lr 0.005 --min-lr 0.02 --eval-every 400
 PROMPT ?= In the beginning
 
-PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev doctest-dev \
+PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev doctest-dev \
            libstb-dev fonts-dejavu-core bible-kjv bible-kjv-text patch
 # Besides, for the tests: MPI, and hosts made of network namespaces.
 TEST_PACKAGES = libopenmpi-dev openmpi-bin iproute2

@@ -105,7 +105,7 @@ Verdict verdict_on(const Standing& first, const Standing& second) {
 }
 
 void refuse_own_settings(const std::vector<Assignment>& settings) {
-  for (const auto& [name, value] : settings) {
+  for (const auto& [name, value, where] : settings) {
     if (name == "optimizer" || name == "recipe")
       throw InputError(fmt::format("{}: a race has several; --optimizers {},..", name, value));
     if (name != "lr" && !name.starts_with("optimizer.")) continue;
@@ -119,7 +119,7 @@ void refuse_own_settings(const std::vector<Assignment>& settings) {
 
 bool names(const std::vector<Assignment>& settings, const std::string& name) {
   return std::any_of(settings.begin(), settings.end(),
-                     [&](const Assignment& a) { return a.first == name; });
+                     [&](const Assignment& a) { return a.name == name; });
 }
 
 }  // namespace

@@ -19,17 +19,9 @@ namespace {
 
 std::string text_of(const std::vector<Assignment>& settings) {
   std::string text;
-  for (const auto& [name, value] : settings)
+  for (const auto& [name, value, where] : settings)
     text += fmt::format("{}{}={}", text.empty() ? "" : ",", name, value);
   return text;
-}
-
-std::string value_of(const std::vector<Assignment>& settings, const std::string& name,
-                     const std::string& otherwise) {
-  std::string value = otherwise;
-  for (const auto& [key, text] : settings)
-    if (key == name) value = text;
-  return value;
 }
 
 std::string cell_of(const Standing& s) {

@@ -1,9 +1,8 @@
-// train/config.cpp - the list of settings; presets; TOML in and out.
+// train/config.cpp - the list of settings; presets and recipes; what may not go together.
 #include "train/config.h"
 
 #include <fmt/format.h>
 
-#include <CLI/Config.hpp>
 #include <algorithm>
 #include <sstream>
 
@@ -12,8 +11,8 @@
 #include "dist/transport.h"
 #include "optim/registry.h"
 #include "tensor/nearest.h"
-#include "train/files.h"  // read_file
 #include "train/partition.h"
+#include "train/tokenizer.h"  // check_utf8
 
 namespace murmur {
 namespace {
@@ -26,20 +25,6 @@ std::vector<std::string> or_auto(std::vector<std::string> names) {
 std::vector<std::string> or_none(std::vector<std::string> names) {
   names.insert(names.begin(), "none");
   return names;
-}
-
-bool starts_with(const std::string& text, const std::string& prefix) {
-  return text.rfind(prefix, 0) == 0;
-}
-
-void apply_preset(Config& c, const std::string& name) {
-  const Preset& p = find_named("preset", preset_list(), name);
-  c.n_layer = p.n_layer;
-  c.n_head = p.n_head;
-  c.n_embd = p.n_embd;
-  c.block_size = p.block_size;
-  c.batch_size = p.batch_size;
-  c.vocab_size = p.vocab_size;
 }
 
 // One optimizer with its settings; `owner` is "optimizer" or "auxiliary".
@@ -199,30 +184,6 @@ const std::vector<Recipe>& recipe_list() {
   return list;
 }
 
-namespace {
-
-// What a recipe says, without settings of an optimizer or strategy whose place another takes.
-std::vector<Assignment> with_recipe(const std::vector<Assignment>& assignments) {
-  std::map<std::string, std::string> wanted;
-  for (const auto& [key, value] : assignments) wanted[key] = value;
-  std::vector<Assignment> all;
-  for (const Recipe& recipe : recipe_list()) {
-    if (recipe.name != wanted["recipe"]) continue;
-    for (const auto& [key, value] : recipe.settings) {
-      std::string owner = key.substr(0, key.find('.'));
-      std::string own;
-      for (const auto& [k, v] : recipe.settings)
-        if (k == owner) own = v;
-      bool replaced = key != owner && !wanted[owner].empty() && wanted[owner] != own;
-      if (!replaced) all.emplace_back(key, value);
-    }
-  }
-  all.insert(all.end(), assignments.begin(), assignments.end());
-  return all;
-}
-
-}  // namespace
-
 const std::vector<Preset>& preset_list() {
   static const std::vector<Preset> list = {
 #define PRESET(name, layers, heads, width, block, batch, vocabulary, summary) \
@@ -233,33 +194,74 @@ const std::vector<Preset>& preset_list() {
   return list;
 }
 
-Config make_config(const std::vector<Assignment>& given) {
-  std::vector<Assignment> assignments = with_recipe(given);
-  Config c;
-  for (const auto& [key, value] : assignments) {
-    if (key == "preset") c.preset = value;
+namespace {
+
+// What the preset and the recipe of these settings say; unknown ones are refused later.
+std::vector<Assignment> named_sets(const std::vector<Assignment>& settings) {
+  std::vector<Assignment> all;
+  for (const Preset& p : preset_list()) {
+    if (p.name != value_of(settings, "preset")) continue;
+    const std::pair<const char*, int64_t> sizes[] = {
+        {"n_layer", p.n_layer},       {"n_head", p.n_head},         {"n_embd", p.n_embd},
+        {"block_size", p.block_size}, {"batch_size", p.batch_size}, {"vocab_size", p.vocab_size}};
+    for (auto [name, value] : sizes) all.push_back({name, fmt::format("{}", value)});
   }
-  apply_preset(c, c.preset);
-  for (const auto& [key, value] : assignments) {
-    if (starts_with(key, "optimizer.")) {
-      c.optimizer_options[key.substr(10)] = value;
-    } else if (starts_with(key, "auxiliary.")) {
-      c.auxiliary_options[key.substr(10)] = value;
-    } else if (starts_with(key, "strategy.")) {
-      c.strategy_options[key.substr(9)] = value;
-    } else if (key == "lr") {
-      c.optimizer_options["lr"] = value;
-    } else {
-      set_option(c.options(), "", key, value);
-    }
+  for (const Recipe& recipe : recipe_list()) {
+    if (recipe.name == value_of(settings, "recipe"))
+      all.insert(all.end(), recipe.settings.begin(), recipe.settings.end());
   }
+  return all;
+}
+
+constexpr const char* kOwners[] = {"optimizer", "auxiliary", "strategy"};  // of settings
+
+// Without settings of an optimizer, auxiliary or strategy whose place another takes.
+std::vector<Assignment> followed_by(std::vector<Assignment> base,
+                                    const std::vector<Assignment>& top) {
+  for (const std::string owner : kOwners) {
+    const std::string before = value_of(base, owner), now = value_of(top, owner);
+    if (before.empty() || now.empty() || before == now) continue;
+    std::erase_if(base, [&](const Assignment& a) {
+      return a.name.starts_with(owner + ".") || (owner == "optimizer" && a.name == "lr");
+    });
+  }
+  base.insert(base.end(), top.begin(), top.end());
+  return base;
+}
+
+void assign(Config& c, const Assignment& a) {
+  std::map<std::string, std::string>* settings[] = {&c.optimizer_options, &c.auxiliary_options,
+                                                    &c.strategy_options};
+  for (size_t i = 0; i < std::size(kOwners); i++) {
+    const std::string prefix = std::string(kOwners[i]) + ".";
+    if (!a.name.starts_with(prefix)) continue;
+    (*settings[i])[a.name.substr(prefix.size())] = a.value;
+    return;
+  }
+  if (size_t dot = a.name.find('.'); dot != a.name.npos) {
+    std::vector<std::string> likely;
+    for (const std::string owner : kOwners) likely.push_back(owner + a.name.substr(dot));
+    throw InputError(
+        fmt::format("{}: no such setting; did you mean '{}'?", a.name, nearest(a.name, likely)));
+  }
+  if (a.name == "lr")
+    c.optimizer_options["lr"] = a.value;
+  else
+    set_option(c.options(), "", a.name, a.value);
+}
+
+// What config.toml cannot keep.
+void require_text(Config& c) {
   for (const Option& option : c.options()) {
     auto value = std::get_if<std::string*>(&option.value);
-    if (value && (*value)->find_first_of("#\n") != std::string::npos)
-      throw InputError(
-          fmt::format("{}: '{}' holds a character that config.toml cannot keep; name it without #",
-                      option.name, **value));
+    if (value) check_utf8(**value, option.name);
+    if (value && (*value)->find('\0') != std::string::npos)
+      throw InputError(option.name + ": holds a zero byte; leave it out");
   }
+}
+
+void check_settings(Config& c) {
+  require_text(c);
   c.partition = text(partition_rule(c.partition));
   settle_ranks(c);
   if (c.batch_size / std::max<int64_t>(1, c.nodes) < c.accumulation) {
@@ -269,43 +271,60 @@ Config make_config(const std::vector<Assignment>& given) {
         std::max<int64_t>(1, c.nodes) * c.accumulation));
   }
   make_routes(c);  // checks the optimizers' settings
+}
+
+}  // namespace
+
+std::string value_of(const std::vector<Assignment>& settings, const std::string& name,
+                     const std::string& otherwise) {
+  std::string value = otherwise;
+  for (const Assignment& a : settings)
+    if (a.name == name) value = a.value;
+  return value;
+}
+
+std::vector<Assignment> over(std::vector<Assignment> base, const std::vector<Assignment>& top) {
+  std::vector<Assignment> anew = top;
+  std::erase_if(anew, [&](const Assignment& a) {
+    return (a.name == "preset" || a.name == "recipe") && a.value == value_of(base, a.name);
+  });
+  const std::vector<Assignment> sets = named_sets(anew);
+  base = followed_by(std::move(base), sets);
+  for (const Assignment& said : sets)  // make_config() puts them in front of all
+    std::erase_if(base, [&](const Assignment& a) { return a.name == said.name; });
+  return followed_by(std::move(base), top);
+}
+
+Config make_config(const std::vector<Assignment>& given) {
+  const std::vector<Assignment> all = followed_by(named_sets(given), given);
+  Config c;
+  try {
+    for (const Assignment& a : all) assign(c, a);
+    check_settings(c);
+  } catch (const InputError& error) {
+    const std::string what = error.what();  // "n_layer: .."
+    for (auto a = all.rbegin(); a != all.rend(); a++) {
+      if (!what.starts_with(a->name + ":")) continue;
+      if (a->where.empty()) break;
+      throw InputError(a->where + ": " + what);
+    }
+    throw;
+  }
   return c;
 }
 
-std::vector<Assignment> read_toml(const std::string& path) {
-  std::istringstream in(read_file(path));
-  std::vector<Assignment> assignments;
-  try {
-    for (const CLI::ConfigItem& item : CLI::ConfigTOML().from_config(in)) {
-      if (item.name == "++" || item.name == "--") continue;  // section borders
-      if (item.inputs.size() != 1)
-        throw InputError(fmt::format("config: {}: '{}' needs one value", path, item.fullname()));
-      assignments.emplace_back(item.fullname(), item.inputs[0]);
-    }
-  } catch (const CLI::Error& e) {
-    throw InputError(fmt::format("config: {}: {}", path, e.what()));
-  }
-  return assignments;
-}
-
-std::string to_toml(Config c) {
-  auto line = [](const Option& option) {
-    const char* quote = std::holds_alternative<std::string*>(option.value) ? "\"" : "";
-    return fmt::format("{0} = {1}{2}{1}\n", option.name, quote, option_text(option));
+void for_each_setting(Config c,
+                      const std::function<void(const std::string& name, const Option&)>& visit) {
+  for (const Option& option : c.options()) visit(option.name, option);
+  auto all = [&](const std::string& owner, const std::vector<Option>& options) {
+    for (const Option& option : options) visit(owner + "." + option.name, option);
   };
-  std::string text;
-  for (const Option& option : c.options()) text += line(option);
-  text += "\n[optimizer]\n";
   NamedOptimizer main = configured("optimizer", c.optimizer, c.optimizer_options);
-  for (const Option& option : all_options(*main.optimizer)) text += line(option);
-  text += "\n[auxiliary]\n";
+  all("optimizer", all_options(*main.optimizer));
   NamedOptimizer auxiliary = configured_auxiliary(c);
-  for (const Option& option : all_options(*auxiliary.optimizer)) text += line(option);
+  all("auxiliary", all_options(*auxiliary.optimizer));
   std::unique_ptr<Strategy> strategy = configured_strategy(c);
-  std::vector<Option> of_strategy = strategy->options();  // pointers into it
-  if (!of_strategy.empty()) text += "\n[strategy]\n";
-  for (const Option& option : of_strategy) text += line(option);
-  return text;
+  all("strategy", strategy->options());
 }
 
 GptConfig model_config(const Config& c, int64_t data_vocab_size) {

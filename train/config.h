@@ -2,9 +2,9 @@
 // help, the saved config.toml and `murmur list config` all follow that list.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "dist/strategy.h"
@@ -44,15 +44,34 @@ struct Config {
   std::vector<Option> options();  // pointers into this object
 };
 
-using Assignment = std::pair<std::string, std::string>;  // "n_layer", "6"
+struct Assignment {
+  std::string name, value;  // "n_layer", "6"
+  std::string where = "";   // "my.toml:3:1", of what stands in a file
+  bool operator==(const Assignment&) const = default;
+};
+
+// The last one of a name counts.
+std::string value_of(const std::vector<Assignment>& settings, const std::string& name,
+                     const std::string& otherwise = "");
 
 // Defaults, then preset and recipe, then the assignments in order. `optimizer.momentum` and
 // `auxiliary.beta1` reach the optimizers; `lr` is short for `optimizer.lr`. InputError names the
-// setting, what is wrong, and the nearest known name.
+// setting, where it stands, what is wrong, and the nearest known name.
 Config make_config(const std::vector<Assignment>& assignments);
 
+// What `top` says wins, also by a preset or recipe that `base` does not have already; settings of
+// an optimizer, auxiliary or strategy end where `top` names another.
+std::vector<Assignment> over(std::vector<Assignment> base, const std::vector<Assignment>& top);
+
+// Every setting of a configuration with its value, resolved, by full name: "optimizer.lr".
+void for_each_setting(Config config,
+                      const std::function<void(const std::string& name, const Option&)>& visit);
+
+// Settings as a TOML file. An optimizer, auxiliary or strategy is a table, its name a key of it.
+// Relative paths in it start at its folder, wherever it is read.
 std::vector<Assignment> read_toml(const std::string& path);
-std::string to_toml(Config config);  // the whole resolved configuration
+std::string to_toml(const Config& config, const std::string& folder,  // of those settings
+                    const std::function<bool(const std::string& name)>& wanted = {});
 
 struct Preset {
   std::string name;

@@ -165,7 +165,7 @@ Config contender_config(const std::vector<Assignment>& shared, const Contender& 
                         double rate) {
   std::vector<Assignment> all = shared;
   all.emplace_back(is_recipe(contender.optimizer) ? "recipe" : "optimizer", contender.optimizer);
-  for (const auto& setting : contender.settings) all.push_back(setting);
+  for (const auto& [name, value] : contender.settings) all.push_back({name, value});
   all.emplace_back("optimizer.lr", fmt::format("{}", rate));
   return make_config(all);
 }

@@ -76,7 +76,7 @@ ListTable recipes() {
   ListTable table{"recipes", {"name", "summary", "formula", "settings"}, {}};
   for (const Recipe& r : recipe_list()) {
     std::string settings;
-    for (const auto& [key, value] : r.settings)
+    for (const auto& [key, value, where] : r.settings)
       settings += (settings.empty() ? "" : " ") + key + "=" + value;
     table.rows.push_back({r.name, r.summary, r.formula, settings});
   }

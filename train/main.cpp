@@ -49,9 +49,6 @@ class ConfigFlags {
     command.add_option("--config", file_, "TOML file; flags win over it")->type_name("FILE");
     Config defaults;  // the options point into it
     for (const Option& option : defaults.options()) add(option.name, option, "Settings");
-    Option lr{"lr", std::variant<double*, int64_t*, bool*, std::string*>((double*)nullptr),
-              "short for --optimizer.lr"};
-    add("lr", lr, "Settings", false);
     for (const char* owner : {"optimizer", "auxiliary"}) {
       for (const OptimizerEntry& entry : optimizer_list()) {
         auto optimizer = entry.make();
@@ -66,32 +63,31 @@ class ConfigFlags {
     }
   }
 
-  // `base`: assignments that come before the file and the flags.
+  // `base`: what file and flags win over.
   Config config(std::vector<Assignment> base = {}) const {
     return make_config(assignments(std::move(base)));
   }
   std::vector<Assignment> assignments(std::vector<Assignment> base) const {
-    if (!file_.empty()) {
-      for (Assignment& a : read_toml(file_)) base.push_back(std::move(a));
-    }
+    if (!file_.empty()) base = over(std::move(base), read_toml(file_));
+    std::vector<Assignment> flags;
     for (const auto& [name, value] : values_) {
-      if (given(name)) base.emplace_back(name, value);
+      if (given(name)) flags.push_back({name, value});
     }
-    return base;
+    return over(std::move(base), flags);
   }
   bool given(const std::string& name) const { return command_.count("--" + name) > 0; }
 
  private:
-  void add(const std::string& name, const Option& option, const std::string& group,
-           bool show_default = true) {
+  void add(const std::string& name, const Option& option, const std::string& group) {
     if (values_.count(name)) return;  // several optimizers share a setting's name
     std::string dashed = name;
     std::replace(dashed.begin(), dashed.end(), '_', '-');
     std::string flags = "--" + dashed + (dashed == name ? "" : ",--" + name);
+    if (name == "optimizer.lr") flags += ",--lr";
     CLI::Option* flag = command_.add_option(flags, values_[name], option.summary)
                             ->type_name(option_kind(option))
                             ->group(group);
-    if (show_default && group == "Settings") flag->default_str(option_text(option));
+    if (group == "Settings") flag->default_str(option_text(option));
   }
 
   CLI::App& command_;
@@ -110,44 +106,36 @@ std::optional<int64_t> step_from(const std::string& flag, const std::string& tex
   return step;
 }
 
-// The last one of a name counts; "" where there is none.
-std::string value(const std::vector<Assignment>& all, const std::string& key) {
-  std::string last;
-  for (const auto& [name, text] : all) {
-    if (name == key) last = text;
-  }
-  return last;
-}
-
 // config.toml of the run that `flags` want to go on with; none where there is no such run.
 std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
-  std::string out = value(flags, "out"), path = (out.empty() ? Config{}.out : out) + "/config.toml";
+  std::string out = value_of(flags, "out"),
+              path = (out.empty() ? Config{}.out : out) + "/config.toml";
   std::FILE* file = std::fopen(path.c_str(), "r");
   if (!file) return {};
   std::fclose(file);
   std::vector<Assignment> saved = read_toml(path);
   // Who names another number of ranks, transport or strategy, or starts several processes, gets
   // these anew. The strategy stays where it can: `local` is for one rank.
-  auto named = [&](const std::string& key) { return !value(flags, key).empty(); };
+  auto named = [&](const std::string& key) { return !value_of(flags, key).empty(); };
   bool launched = launched_by().size > 1;
   bool strategy =
-      named("strategy") || ((named("nodes") || launched) && value(saved, "strategy") == "local");
+      named("strategy") || ((named("nodes") || launched) && value_of(saved, "strategy") == "local");
   std::erase_if(saved, [&](const Assignment& a) {
-    bool of_strategy = a.first == "strategy" || a.first.starts_with("strategy.");
-    bool of_ranks = a.first == "nodes" || a.first == "transport";
+    bool of_strategy = a.name == "strategy" || a.name.starts_with("strategy.");
+    bool of_ranks = a.name == "nodes" || a.name == "transport";
     bool ranks = named("nodes") || named("transport") || strategy || launched;
-    bool renamed = a.first == "recipe" && named("strategy");  // settings of its own stay
+    bool renamed = a.name == "recipe" && named("strategy");  // settings of its own stay
     return (of_strategy && strategy) || (of_ranks && ranks) || renamed;
   });
   for (const char* key : {"optimizer", "auxiliary"}) {
-    std::string began = value(saved, key), wanted = value(flags, key);
+    std::string began = value_of(saved, key), wanted = value_of(flags, key);
     if (!wanted.empty() && wanted != began) {
       throw InputError(fmt::format(
           "{}: the run of '{}' began with {}, not {}; resume without --{}, or start another run",
           key, path, began, wanted, key));
     }
   }
-  std::string began = value(saved, "recipe"), wanted = value(flags, "recipe");
+  std::string began = value_of(saved, "recipe"), wanted = value_of(flags, "recipe");
   if (!wanted.empty() && wanted != began) {
     throw InputError(fmt::format(
         "recipe: the run of '{}' began with {}, not {}; resume without --recipe, or start another "
@@ -185,6 +173,7 @@ void add_synthetic_flags(CLI::App& command, SyntheticOptions& o) {
   auto list = [&](const char* flag, auto& values, const char* summary) {
     return command.add_option(flag, values, summary)
         ->delimiter(',')
+        ->trigger_on_parse()
         ->type_name("LIST")
         ->capture_default_str();
   };
@@ -332,15 +321,14 @@ Launched place() {
 // What carries the messages of processes with these settings, where none of them runs yet.
 std::string transport_to_launch(const std::vector<Assignment>& given,
                                 const std::vector<Assignment>& saved = {}) {
-  std::string named = value(given, "transport");
+  std::string named = value_of(given, "transport");
   if (named == "threads" || named == "self") {
     throw InputError(fmt::format(
         "launch: transport {} is one process; leave murmur launch out, or use mpi or nccl", named));
   }
-  bool nccl = named == "nccl" || (named.empty() && value(saved, "transport") == "nccl");
-  std::vector<Assignment> all = saved;
-  all.insert(all.end(), given.begin(), given.end());
-  all.emplace_back("transport", nccl ? "nccl" : "mpi");
+  bool nccl = named == "nccl" || (named.empty() && value_of(saved, "transport") == "nccl");
+  std::vector<Assignment> all = over(saved, given);
+  all.push_back({"transport", nccl ? "nccl" : "mpi"});
   make_config(all);  // what is wrong is said once, before there are ranks
   return all.back().second;
 }
@@ -372,6 +360,9 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   std::vector<std::string> to_launch = take_command_to_launch(argc, argv);
   CLI::App app("Murmur: a GPT training stack to read, and to use.", "murmur");
   app.require_subcommand(1);
+  // Scripts override defaults: of a flag that is given twice the last one counts. Lists want
+  // trigger_on_parse() for that, or they would be joined.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.set_version_flag("--version", revision());
 
   CLI::App* train_command = app.add_subcommand("train", "train a model and write a run folder");
@@ -622,11 +613,13 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   bench_dist_command
       ->add_option("--counts", dist.counts, "ranks to run, as threads; with --nodes N: N; 0: none")
       ->delimiter(',')
+      ->trigger_on_parse()
       ->type_name("LIST")
       ->capture_default_str()
       ->check(at_least(0, 64));
   bench_dist_command->add_option("--plan", dist.plan, "ranks to foresee")
       ->delimiter(',')
+      ->trigger_on_parse()
       ->type_name("LIST")
       ->capture_default_str()
       ->check(at_least(1, 65536));
@@ -634,6 +627,7 @@ int run(int argc, char** argv, std::string* to_launch_by) {
       ->add_option("--networks", dist.networks,
                    "to foresee them on; see murmur list networks; all of them when left out")
       ->delimiter(',')
+      ->trigger_on_parse()
       ->type_name("LIST");
   bench_dist_command
       ->add_option("--tflops", dist.tflops,

@@ -32,18 +32,20 @@ const std::set<std::string> kFree = {"out", "threads", "log_every", "checkpoint_
 // And what differs between the runs of one race.
 const std::set<std::string> kOwn = {"optimizer", "recipe", "seed"};
 
-// What config.toml would hold, with full names, and without what may differ: between two commands,
-// and for what is shared also between runs.
-std::string settings_text(const Config& config, bool shared) {
-  std::istringstream in(to_toml(config));
-  std::string text, section;  // "auxiliary."
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with("[")) section = line.substr(1, line.size() - 2) + ".";
-    if (line.empty() || line.starts_with("[")) continue;
-    std::string name = section + line.substr(0, line.find(' '));
-    bool own = section == "optimizer." || kOwn.contains(name) || may_be_own(name);
-    if (!kFree.contains(name) && !(shared && own)) text += section + line + "\n";
-  }
+bool is_compared(const std::string& name) { return !kFree.contains(name); }
+bool is_shared(const std::string& name) {
+  bool own = name.starts_with("optimizer.") || kOwn.contains(name) || may_be_own(name);
+  return is_compared(name) && !own;
+}
+
+std::string settings_text(const Config& config, bool (*wanted)(const std::string&)) {
+  std::string text;
+  for_each_setting(config, [&](const std::string& name, const Option& option) {
+    std::string value = option_text(option);
+    std::error_code unknown;  // of a folder that is not there
+    if (name == "data") value = std::filesystem::weakly_canonical(value, unknown).string();
+    if (wanted(name)) text += fmt::format("{} = {}\n", name, value);
+  });
   return text;
 }
 
@@ -140,8 +142,8 @@ void Race::refuse_other_settings() const {
         fmt::format("out: '{}' holds a training run; name another folder for the race", base_.out));
   }
   if (std::filesystem::exists(race)) {
-    std::string difference = first_difference(settings_text(make_config(read_toml(race)), true),
-                                              settings_text(base_, true));
+    std::string difference = first_difference(
+        settings_text(make_config(read_toml(race)), is_shared), settings_text(base_, is_shared));
     if (!difference.empty()) {
       throw InputError(
           fmt::format("out: '{}' holds a race with {}; name another folder, or set it "
@@ -155,8 +157,9 @@ void Race::refuse_other_settings() const {
         Config wanted = config(contender, rate, seed);
         const std::string path = wanted.out + "/config.toml";
         if (!std::filesystem::exists(path)) continue;
-        std::string difference = first_difference(
-            settings_text(make_config(read_toml(path)), false), settings_text(wanted, false));
+        std::string difference =
+            first_difference(settings_text(make_config(read_toml(path)), is_compared),
+                             settings_text(wanted, is_compared));
         if (!difference.empty()) {
           throw InputError(fmt::format("'{}' was trained with {}; remove it, or name another --out",
                                        wanted.out, difference));
@@ -169,7 +172,7 @@ void Race::refuse_other_settings() const {
 // Once a step was done, not before: settings that cannot work leave nothing behind.
 void Race::remember_settings() {
   if (remembered_) return;
-  write_file_durably(base_.out + "/race.toml", settings_text(base_, true));
+  write_file_durably(base_.out + "/race.toml", to_toml(base_, base_.out, is_shared));
   remembered_ = true;
 }
 

@@ -85,7 +85,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
   if (std::filesystem::exists(tokenizer))
     write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
   run.config.out = out;
-  write_file_durably(out + "/config.toml", to_toml(run.config));  // last: now it is a run
+  write_file_durably(out + "/config.toml", to_toml(run.config, out));  // last: now it is a run
 }
 
 }  // namespace murmur

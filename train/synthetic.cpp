@@ -141,7 +141,7 @@ class Suite {
 };
 
 void check_options(const SyntheticOptions& options) {
-  for (const auto& [name, value] : options.settings) {
+  for (const auto& [name, value, where] : options.settings) {
     bool own = name == "recipe" || name == "optimizer" || name == "lr" || name == "strategy" ||
                name.starts_with("optimizer.");
     if (own) {

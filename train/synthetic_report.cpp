@@ -198,7 +198,7 @@ Json json_of(const Trace& t) {
 
 Json json_of(const Tuned& tuned) {
   Json settings = Json::object(), trials = Json::array();
-  for (const auto& [name, value] : tuned.method.settings) settings[name] = value;
+  for (const auto& [name, value, where] : tuned.method.settings) settings[name] = value;
   for (const auto& [rate, value] : tuned.trials) trials.push_back({{"lr", rate}, {"mean", value}});
   return {{"label", tuned.method.label},
           {"settings", settings},

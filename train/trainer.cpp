@@ -91,7 +91,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
   // Saved again it is the newest: an interruption now cannot wake the steps that were dropped.
   if (from) save(start_);
   if (!leads()) return;
-  write_file_durably(config_.out + "/config.toml", to_toml(config_));
+  write_file_durably(config_.out + "/config.toml", to_toml(config_, config_.out));
   if (!data_.tokenizer_path().empty()) {
     write_file_durably(config_.out + "/tokenizer.json", read_file(data_.tokenizer_path()));
   }

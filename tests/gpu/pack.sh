@@ -28,7 +28,7 @@ needs() {
 [ "$(uname -m)" = x86_64 ] || fail "only for x86-64"
 rm -rf "$to"
 mkdir -p "$to/lib/$triplet"
-take include/oneapi include/fmt include/nlohmann include/CLI include/doctest
+take include/oneapi include/fmt include/nlohmann include/CLI include/toml++ include/doctest
 take include/stb/stb_{image,image_write,truetype}.h
 take lib/$triplet/cmake/fmt lib/cmake/doctest share/cmake/nlohmann_json share/cmake/CLI11
 take share/fonts/truetype/dejavu/DejaVuSans.ttf
@@ -48,6 +48,7 @@ set(libraries ${here}/lib/x86_64-linux-gnu)
 set(DNNL_LIBRARY ${libraries}/libdnnl.so.2 CACHE FILEPATH "")
 set(DNNL_INCLUDE ${here}/include CACHE PATH "")
 set(STB_INCLUDE ${here}/include CACHE PATH "")
+set(TOML_INCLUDE ${here}/include CACHE PATH "")
 set(fmt_DIR ${libraries}/cmake/fmt CACHE PATH "")
 set(doctest_DIR ${here}/lib/cmake/doctest CACHE PATH "")
 set(nlohmann_json_DIR ${here}/share/cmake/nlohmann_json CACHE PATH "")

@@ -184,7 +184,7 @@ Complaints clean_headers(const Tree& tree) {
       complaints.push_back(path + ": no #pragma once");
     for (const Include& include : includes_of(text)) {
       if (include.name == "iostream" || starts_with(include.name, "nlohmann/") ||
-          starts_with(include.name, "CLI/"))
+          starts_with(include.name, "CLI/") || starts_with(include.name, "toml++/"))
         complaints.push_back(path + ": includes <" + include.name + ">; that is for .cpp files");
     }
   }
@@ -275,12 +275,13 @@ TEST_CASE("front headers stay within their budgets; tensor.h without <functional
   CHECK(!header_budgets(with_line("tensor/check.h", "#include <iostream>")).empty());
 }
 
-TEST_CASE("headers: #pragma once, no `using namespace`, no <iostream>, JSON or flag parser") {
+TEST_CASE("headers: #pragma once, no `using namespace`, no <iostream>, JSON, TOML or flag parser") {
   expect_none(clean_headers(tree_as_it_stands()));
   CHECK(only(clean_headers(with_line("nn/mlp.h", "using namespace murmur;")), "using namespace"));
   CHECK(only(clean_headers(with_line("train/log.h", "#include <iostream>")), "<iostream>"));
   CHECK(only(clean_headers(with_line("train/list.h", "#include <nlohmann/json.hpp>")), "nlohmann"));
   CHECK(only(clean_headers(with_line("train/config.h", "#include <CLI/CLI.hpp>")), "CLI"));
+  CHECK(only(clean_headers(with_line("train/config.h", "#include <toml++/toml.h>")), "toml++"));
   CHECK(only(clean_headers(with("nn/bare.h", "// nn/bare.h - nothing.\n")), "#pragma once"));
 }
 

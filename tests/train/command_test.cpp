@@ -129,9 +129,9 @@ TEST_CASE("config.toml is the whole resolved configuration, and reads back as th
   CHECK(config.n_embd == 16);
   CHECK(config.steps == 6);
   CHECK(config.data == f.data);
-  CHECK(to_toml(config) == files_below(f.run)["config.toml"]);
+  CHECK(to_toml(config, f.run) == files_below(f.run)["config.toml"]);
   std::map<std::string, std::string> listed;
-  for (const auto& [name, value] : read_toml(f.run + "/config.toml")) listed[name] = value;
+  for (const Assignment& a : read_toml(f.run + "/config.toml")) listed[a.name] = a.value;
   Config expected;
   for (const Option& option : expected.options()) CHECK(listed.count(option.name) == 1);
   auto defaults = make_optimizer(config.optimizer);
@@ -241,7 +241,7 @@ TEST_CASE("flags, a TOML file and a preset set the same things; flags win") {
   TemporaryFolder folder{quick_place()};
   put_bytes(folder / "c.toml",
             "n_layer = 1\nn_head = 2\nn_embd = 16\nblock_size = 16\nbatch_size = 4\nsteps = 3\n"
-            "seed = 5\noptimizer = \"adamw\"\n[optimizer]\nbeta1 = 0.8\n");
+            "seed = 5\n[optimizer]\nname = \"adamw\"\nbeta1 = 0.8\n");
   output_of({"train", "--config", folder / "c.toml", "--data", f.data, "--out", folder / "run",
              "--steps", "2", "--optimizer.beta2", "0.9", "--lr", "0.004"});
   Config config = make_config(read_toml(folder / "run/config.toml"));
@@ -456,13 +456,22 @@ TEST_CASE("configuration files that are wrong are refused") {
         {"train", "--config", folder / "c.toml", "--data", f.data, "--out", folder / "run"}, parts);
     CHECK(!std::filesystem::exists(folder / "run"));
   };
-  refused("n_lairs = 3\n", {"n_lairs", "'n_layer'"});
-  refused("steps = \"many\"\n", {"steps", "'many'"});
-  refused("steps = [1, 2]\n", {"steps", "one value"});
-  refused("[optimizer]\nmomentun = 0.5\n", {"optimizer.momentun", "'optimizer.momentum'"});
-  refused("[optimiser]\nlr = 0.5\n", {"optimiser.lr"});
-  refused("optimizer = \"muonn\"\n", {"muonn"});
-  refused("steps\n", {"steps"});
+  refused("seed = 1\n  n_lairs = 3\n", {"c.toml:2:3: n_lairs", "'n_layer'"});
+  refused("steps = \"many\"\n", {"c.toml:1:1: steps", "'many'"});
+  refused("\nsteps = [1, 2]\n", {"c.toml:2:1: steps", "one value"});
+  refused("seed = 1979-05-27\n", {"c.toml:1:1: seed", "one value"});
+  refused("[optimizer]\nmomentun = 0.5\n",
+          {"c.toml:2:1: optimizer.momentun", "'optimizer.momentum'"});
+  refused("[optimiser]\nlr = 0.5\n", {"c.toml:2:1: optimiser.lr", "'optimizer.lr'"});
+  refused("optimizer = \"muonn\"\n", {"c.toml:1:1: optimizer", "'muonn'", "'muon'"});
+  refused("optimizer.name = \"muonn\"\n", {"c.toml:1:11: optimizer", "'muonn'", "'muon'"});
+  refused("lr = -1\n", {"c.toml:1:1: optimizer.lr", "'-1'"});
+  refused("seed = 1\nsteps\n", {"c.toml:2:6"});
+  refused("data = \"open\n", {"c.toml:1:"});
+  refused("edges = \"a\\u0000b\"\n", {"c.toml:1:1: edges", "zero byte"});
+  refused("recipe = \"nobody\"\n", {"c.toml:1:1: recipe", "'nobody'"});
+  // As it was written before an optimizer was a table with a name.
+  refused("optimizer = \"muon\"\n\n[optimizer]\nlr = 0.1\n", {"c.toml:3:", "[optimizer]", "name"});
   check_refused({"train", "--config", folder / "absent.toml"}, {"absent.toml"});
   check_refused({"train", "--config", folder.path()}, {folder.path()});
 }
@@ -617,7 +626,7 @@ TEST_CASE("resuming as another model or with another optimizer is refused, and n
 TEST_CASE("a folder that already holds a run is not overwritten") {
   Damaged d;
   auto before = files_below(d.run);
-  check_refused(finished().train("ignored", {"--out", d.run}), {"--out"});  // given twice
+  check_refused(finished().train("ignored", {"--out", d.run}), {d.run, "--resume"});
   Words words = {"train", "--data", finished().data, "--out", d.run, "--steps", "3"};
   check_refused(words, {d.run, "6 steps", "--resume"});
   CHECK(files_below(d.run) == before);
