@@ -330,7 +330,7 @@ std::string transport_to_launch(const std::vector<Assignment>& given,
   std::vector<Assignment> all = over(saved, given);
   all.push_back({"transport", nccl ? "nccl" : "mpi"});
   make_config(all);  // what is wrong is said once, before there are ranks
-  return all.back().second;
+  return all.back().value;
 }
 
 int run(int argc, char** argv, std::string* to_launch_by = nullptr);
