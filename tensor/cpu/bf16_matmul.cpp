@@ -42,7 +42,7 @@ Plan make_plan(const Bf16Product& p) {
 }  // namespace
 
 void onednn_product(const Bf16Product& p) {
-  // Per thread: made and run inside one worker, a primitive plans for that one thread.
+  // Per thread: a primitive plans for as many threads as it may use when it is made, here one.
   thread_local std::map<Key, Plan> plans;
   thread_local dnnl::stream stream(dnnl_engine());
   Key key{

@@ -2,8 +2,9 @@
 // fp64.
 //
 // A product is cut into blocks of the result by its sizes alone, and each block is one
-// single-threaded call over the whole inner dimension. Nobody who adds sees the number of threads,
-// so no sum is split by it, and 1 and 64 threads give the same bits.
+// single-threaded call over the whole inner dimension: a library would split a sum by the number of
+// threads that it may use, and add in another order in a block of another size. So 1 and 64 threads
+// give the same bits, and a matrix gives the same alone and in any bank.
 #include <oneapi/dnnl/dnnl.h>
 
 #include <vector>
@@ -82,13 +83,13 @@ int64_t piece_of(int64_t side, int64_t count) {
 constexpr double kBlockFlops = 10e6;  // worth a task of its own
 
 // Few and large: each block packs its operands anew, so halving its sides doubles that work. About
-// 384 x 384 a block, but at least four in all where there is work for them (docs/results.md has the
-// table).
-std::vector<Block> blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bool symmetric) {
+// 384 x 384 a block, but at least four where there is work for them (docs/results.md has the
+// table). How many matrices there are is not asked: blocks would depend on it.
+std::vector<Block> blocks_for(int64_t m, int64_t n, int64_t k, bool symmetric) {
   constexpr double kArea = 384.0 * 384.0;
   double by_area = double(m) * double(n) / kArea,
          by_work = 2.0 * double(m) * double(n) * double(k) / kBlockFlops;
-  double wanted = std::clamp(std::max(by_area, std::min(4.0 / double(batch), by_work)), 1.0, 64.0);
+  double wanted = std::clamp(std::max(by_area, std::min(4.0, by_work)), 1.0, 64.0);
   int64_t down = 1, across = 1;
   while (double(down * across) < wanted) {
     bool halve_rows = m / down >= n / across;
@@ -99,21 +100,22 @@ std::vector<Block> blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bo
   return cut(m, n, piece_of(m, down), piece_of(n, across), symmetric);
 }
 
-// Banks gain most from amx_product. Of single matrices only tall ones do: it packs the right side
-// in every task, which pays from about a thousand rows on.
-Bf16Multiply bf16_product_for(bool batched, int64_t m) {
+// amx_product packs the right side in every task. That pays where half of the result is spared, and
+// where it has many rows: a thousand, or as many as the inner dimension is long.
+Bf16Multiply bf16_product_for(int64_t m, int64_t k, bool symmetric) {
   if (forced_bf16_product()) return forced_bf16_product();
-  return amx_available() && (batched || m >= 1024) ? amx_product : onednn_product;
+  bool pays = symmetric || m >= std::min<int64_t>(k, 1024);
+  return amx_available() && pays ? amx_product : onednn_product;
 }
 
 // For amx_product, which keeps the right side's block in the second-level cache and sees the left
 // side once: all rows by 384 columns, or by 768 where the right side is small. With a long inner
 // dimension the sums must stay in that cache too: no more than 768 rows then.
-std::vector<Block> amx_blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bool symmetric) {
+std::vector<Block> amx_blocks_for(int64_t m, int64_t n, int64_t k, bool symmetric) {
   int64_t widest = k <= 768 && n <= 768 ? 768 : 384, tallest = k <= 1024 ? m : 768;
   int64_t down = (m + tallest - 1) / tallest, across = (n + widest - 1) / widest;
   auto worth_halving = [&] {
-    return batch * down * across < 4 &&
+    return down * across < 4 &&
            2.0 * double(m) * double(n) * double(k) > kBlockFlops * double(2 * down * across);
   };
   while (worth_halving()) (m / down > n / across ? down : across) *= 2;
@@ -271,12 +273,13 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
   });
   bool symmetric = form.symmetric && m == n && !form.bias && !form.activated && !form.slope_at;
   constexpr bool kRounded = std::is_same_v<In, bf16>;
-  Bf16Multiply product = bf16_product_for(batched, m);
+  Bf16Multiply product = bf16_product_for(m, k, symmetric);
   std::vector<Block> blocks = kRounded && product == amx_product
-                                  ? amx_blocks_for(batch, m, n, k, symmetric)
-                                  : blocks_for(batch, m, n, k, symmetric);
+                                  ? amx_blocks_for(m, n, k, symmetric)
+                                  : blocks_for(m, n, k, symmetric);
   int64_t per_matrix = int64_t(blocks.size());
   parallel_tasks(batch * per_matrix, [&](int64_t task) {
+    OneThread of_library;
     int64_t matrix = task / per_matrix, top = matrix * m;
     const Block& block = blocks[size_t(task % per_matrix)];
     Operand<In> left{a.data<In>() + matrix * a_rows * a.row_stride(), a.row_stride(),

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <cstring>
 #include <set>
 
@@ -85,21 +86,34 @@ TEST_CASE("after the first step no memory is asked from the system") {
   }
 }
 
-TEST_CASE("one thread and two give the same loss and the same gradients, bit for bit") {
-  int threads = omp_get_max_threads();
-  for (Arch arch : {Arch::gpt2, Arch::modern}) {
-    for (DType dtype : {DType::f32, DType::bf16}) {
-      Model one(tiny(arch), 1, dtype), two(tiny(arch), 1, dtype);
-      omp_set_num_threads(1);
-      double a = step(one);
-      omp_set_num_threads(2);
-      double b = step(two);
-      CHECK(a == b);
-      CHECK(std::memcmp(one.parameters.gradients().raw(), two.parameters.gradients().raw(),
-                        one.parameters.gradients().bytes()) == 0);
+TEST_CASE("any number of threads gives the same loss and the same gradients, bit for bit") {
+  int before = omp_get_max_threads();
+  for (int64_t width : {32, 128, 384, 768}) {  // a small one, then those of the presets
+    for (Arch arch : {Arch::gpt2, Arch::modern}) {
+      for (DType dtype : {DType::f32, DType::bf16}) {
+        CAPTURE(width);
+        CAPTURE(int(arch));
+        CAPTURE(std::string(name_of(dtype)));
+        GptConfig config = tiny(arch);
+        config.n_layer = 1;
+        config.n_embd = width;
+        config.n_head = std::max<int64_t>(2, width / 64);
+        Model model(config, 1, dtype);
+        omp_set_num_threads(1);
+        double loss = step(model);
+        const Tensor& gradients = model.parameters.gradients();
+        Tensor first(gradients.shape(), gradients.dtype());
+        engine(Device::cpu).copy(gradients, first);
+        for (int threads : {2, 3, 5, 8, 16}) {
+          CAPTURE(threads);
+          omp_set_num_threads(threads);
+          CHECK(step(model) == loss);
+          CHECK(std::memcmp(gradients.raw(), first.raw(), first.bytes()) == 0);
+        }
+      }
     }
   }
-  omp_set_num_threads(threads);
+  omp_set_num_threads(before);
 }
 
 TEST_CASE("a token sees only what came before it") {
