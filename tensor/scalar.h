@@ -22,12 +22,21 @@ MURMUR_HD To bit_cast(From from) {
   return __builtin_bit_cast(To, from);
 }
 
-// e^x. x = n ln2 + r with |r| <= ln2/2; 2^n by the exponent bits, e^r by a degree-6 polynomial
-// (relative error below 2e-7). Below -87.3 the result is 0, above 88.7 it is +inf; NaN stays NaN.
+// e^x, within one unit in the last place. x = n ln2 + r with |r| <= ln2/2; e^r by a polynomial of
+// degree 6, 2^n by exponent bits. These end at 2^127 and e^x does not: what is more is a factor 2
+// of its own. From -87.7 down, where only subnormal numbers would do, the result is 0: the exponent
+// bits of 2^-127. NaN stays NaN.
 MURMUR_HD float exp_of(float x) {
-  float bounded = x < -87.3f ? -87.3f : (x > 88.3762f ? 88.3762f : x);
-  float shifted = bounded * 1.44269504f + 12582912.f;  // 1.5 * 2^23: rounds to the nearest integer
-  float n = shifted - 12582912.f;
+  // Floats of one sign are in the order of their bits: bounds on these need no comparison, and
+  // leave compilers no branch to follow into what uses the result.
+  constexpr uint32_t kLow = 0xc2b00000;           // -88
+  constexpr int32_t kHigh = 0x42b20000;           // 89
+  constexpr float kRound = 12582912.f + 127;      // 1.5 * 2^23 rounds to whole numbers; 2^0 has 127
+  constexpr int32_t kLargest = 0x4b400000 + 254;  // 1.5 * 2^23, and 2^127
+  uint32_t above = bit_cast<uint32_t>(x) < kLow ? bit_cast<uint32_t>(x) : kLow;
+  float bounded = bit_cast<float>(int32_t(above) < kHigh ? int32_t(above) : kHigh);
+  float shifted = bounded * 1.44269504f + kRound;
+  float n = shifted - kRound;
   float r = bounded - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -37,9 +46,8 @@ MURMUR_HD float exp_of(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
-  float y = p * bit_cast<float>((int32_t(n) + 127) << 23);
-  y = x < -87.3f ? 0.f : y;
-  y = x > 88.7f ? INFINITY : y;
+  int32_t bits = bit_cast<int32_t>(shifted), most = bits < kLargest ? bits : kLargest;
+  float y = p * bit_cast<float>(most << 23) * bit_cast<float>(((bits - most) << 23) + (127 << 23));
   return x == x ? y : x;
 }
 MURMUR_HD double exp_of(double x) { return exp(x); }

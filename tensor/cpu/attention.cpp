@@ -20,6 +20,7 @@
 #include "tensor/cpu/small_matmul.h"
 #include "tensor/cpu/team.h"
 #include "tensor/dispatch.h"
+#include "tensor/ops/maximum.h"
 
 namespace murmur {
 namespace {
@@ -232,7 +233,7 @@ C head_largest_score(const Geometry& g, const T* qkv, C* scratch) {
       scores(g, q, k_columns, i0, m, j0, visible<C>(i0 + m, j0), s);
       for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < std::min(kKeys, i0 + i + 1 - j0); j++)
-          top = std::max(top, s[i * kKeys + j]);
+          top = Maximum::value(top, s[i * kKeys + j]);
       }
     }
   }
@@ -278,7 +279,7 @@ void CpuEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) cons
     C* top = y.data<C>();
     for (size_t i = 0; i < of_head.size(); i++) {
       C& to = top[i % size_t(heads)];
-      to = std::max(to, of_head[i]);
+      to = Maximum::value(to, of_head[i]);
     }
   });
 }

@@ -37,13 +37,13 @@ void orthonormalize(int64_t m, int64_t n, double* columns) {
   for (int64_t j = 0; j < n; j++) {
     double* v = columns + j * m;
     double before = norm_of(m, v);
-    if (before > 0) {
+    if (before != 0) {
       for (int64_t i = 0; i < m; i++) v[i] /= before;  // squares of what is left stay in range
       take_out(m, j, columns, v);
     }
-    // Some unit vector keeps at least sqrt((m - j) / m) of its length.
-    double left = before > 0 ? norm_of(m, v) : 0;
-    for (double enough = kDependent; !(left > enough) && unit < m; unit++) {
+    // Some unit vector keeps at least sqrt((m - j) / m) of its length. NaN takes no one's place.
+    double left = before == 0 ? 0 : norm_of(m, v);
+    for (double enough = kDependent; left <= enough && unit < m; unit++) {
       std::fill(v, v + m, 0.0);
       v[unit] = 1;
       take_out(m, j, columns, v);

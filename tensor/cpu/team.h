@@ -14,7 +14,7 @@ struct Team {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) f(i);
   }
-  // The largest f(i); `lowest` where there are none.
+  // The largest f(i), passing over NaN; `lowest` where there are none.
   template <class C, class F>
   static C max(int64_t n, C lowest, const F& f) {
     C m = lowest;

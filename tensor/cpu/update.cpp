@@ -84,7 +84,9 @@ void CpuEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double de
 void CpuEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
                             Tensor& factor) const {
   double norm = std::sqrt(value_of({1, squares}));
-  fill(factor, !exactly ? std::min(1.0, limit / (norm + 1e-6)) : norm == 0 ? 0 : limit / norm);
+  double f = limit / (norm + 1e-6);
+  f = f > 1 ? 1 : f;  // NaN stays
+  fill(factor, !exactly ? f : norm == 0 ? 0 : limit / norm);
 }
 
 // Divides in place only what is close to the ends of what fp32 can hold.
@@ -94,7 +96,7 @@ void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared
   sum_of_squares(bank, squares);
   for (int64_t k = 0; k < count; k++) {
     double factor = 1 / (std::sqrt(squares.data<double>()[k]) + eps);
-    if (factor < 1e-12 || factor > 1e12) {
+    if ((factor > 0 && factor < 1e-12) || factor > 1e12) {  // 0: infinite, and stays so
       Tensor x = bank.slice(k, k + 1);
       // By powers of two, which change no digit, in halves: the whole may be more than fp32 holds.
       int exponent = std::ilogb(std::min(factor, 1e300));

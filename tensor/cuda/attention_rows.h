@@ -4,6 +4,7 @@
 #pragma once
 
 #include "tensor/cuda/attention_backward.h"
+#include "tensor/ops/maximum.h"
 
 namespace murmur::cuda {
 
@@ -76,7 +77,7 @@ __global__ void largest_score_rows(const T* qkv, float* top, Heads at, int64_t r
   HeadRow own(q + query * stride, size);
   float largest = -INFINITY;
   for (int key = 0; key <= query; key++) {
-    largest = fmaxf(largest, dot(own, HeadRow(q + width + key * stride, size)));
+    largest = Maximum::value(largest, dot(own, HeadRow(q + width + key * stride, size)));
   }
   if (threadIdx.x % 32 == 0) top[row] = largest / sqrtf(float(size));
 }
@@ -84,10 +85,14 @@ __global__ void largest_score_rows(const T* qkv, float* top, Heads at, int64_t r
 // y[h] <- max(y[h], top of all its queries), a block to a head.
 __global__ void __launch_bounds__(256)
     largest_of_head(const float* top, int64_t batch, Heads at, float* y) {
-  float largest = BlockTeam::max(batch * at.time, -INFINITY, [=](int64_t i) {
-    return top[(i / at.time * at.heads + blockIdx.x) * at.time + i % at.time];
+  auto larger = [](float a, float b) { return Maximum::value(a, b); };
+  float largest = -INFINITY;
+  BlockTeam::each(batch * at.time, [&](int64_t i) {
+    float score = top[(i / at.time * at.heads + blockIdx.x) * at.time + i % at.time];
+    largest = larger(largest, score);
   });
-  if (threadIdx.x == 0) y[blockIdx.x] = fmaxf(y[blockIdx.x], largest);
+  largest = BlockTeam::over_block(largest, larger);
+  if (threadIdx.x == 0) y[blockIdx.x] = larger(y[blockIdx.x], largest);
 }
 
 // kKeys: the warp owns a key and makes dk and dv from the queries that see it; else it owns a query

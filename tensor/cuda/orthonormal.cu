@@ -58,13 +58,13 @@ __global__ void __launch_bounds__(kGramThreads)
       __syncthreads();
     };
     double before = norm_of(m, v), left = 0;
-    if (before > 0) {
+    if (before != 0) {
       times(1 / before);  // squares of what is left stay in range
       take_out(m, j, columns, parts, v);
       left = norm_of(m, v);
     }
-    // Some unit vector keeps at least sqrt((m - j) / m) of its length.
-    for (double enough = kDependent; !(left > enough) && unit < m; unit++) {
+    // Some unit vector keeps at least sqrt((m - j) / m) of its length. NaN takes no one's place.
+    for (double enough = kDependent; left <= enough && unit < m; unit++) {
       BlockTeam::each(m, [=](int64_t i) { v[i] = i == unit; });
       __syncthreads();
       take_out(m, j, columns, parts, v);

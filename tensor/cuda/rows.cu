@@ -1,4 +1,6 @@
 // tensor/cuda/rows.cu - operations along rows: softmax, cross entropy, q/k norm, rotary embedding.
+#include <cfloat>
+
 #include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/team.h"
@@ -48,7 +50,7 @@ __global__ void __launch_bounds__(512, 2)
   int target = targets[blockIdx.x], step = 512 * N;
   bool valid = target >= 0 && target < cols;
   float wanted = threadIdx.x == 0 && valid ? float(row.data[target]) : NAN;
-  float m = -1e30f, s = 0;
+  float m = -FLT_MAX, s = 0;  // finite, so that m - m is 0
 #pragma unroll 4
   for (int i = threadIdx.x * N; i < cols; i += step) {
     Place p = place_at(i);
@@ -63,7 +65,7 @@ __global__ void __launch_bounds__(512, 2)
   float all = BlockTeam::over_block(m, Max2{});
   s *= exp2_fast((m - all) * kLog2E);
   s = BlockTeam::over_block(s, Add2{});
-  if (threadIdx.x == 0) losses[blockIdx.x] = logf(s) + all - wanted;
+  if (threadIdx.x == 0) losses[blockIdx.x] = logf(s) + (all - wanted);
   if (!to_gradient) return;
   float scale = 1 / s;
   for (int i = threadIdx.x * N; i < cols; i += step) {

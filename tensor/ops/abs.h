@@ -1,18 +1,18 @@
-// tensor/ops/abs.h - y = |x|, y' = sign of x.
+// tensor/ops/abs.h - y = |x|, y' = sign of x (0 at 0).
 #pragma once
 
-#include "tensor/scalar.h"
+#include "tensor/ops/sign.h"
 
 namespace murmur {
 
 struct Abs {
   template <class F>
   MURMUR_HD static F value(F x) {
-    return x < F(0) ? -x : x;
+    return std::fabs(x);
   }
   template <class F>
   MURMUR_HD static F derivative(F x) {
-    return x < F(0) ? F(-1) : F(1);
+    return Sign::value(x);
   }
 };
 

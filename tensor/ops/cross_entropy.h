@@ -16,7 +16,7 @@ struct CrossEntropy {
     using C = Compute<T>;
     C m = team.max(n, C(-INFINITY), [=](int64_t i) { return C(x[i]); });
     C s = team.template sum<C>(n, [=](int64_t i) { return exp_of(C(x[i]) - m); });
-    C loss = log_of(s) + m - C(x[target]);
+    C loss = log_of(s) + (m - C(x[target]));  // small, where an offset is all that is large
     if (to_gradient) {
       C scale = C(1) / s;
       team.each(n, [=](int64_t i) {

@@ -16,7 +16,7 @@ struct Div {
   }
   template <class F>
   MURMUR_HD static F right(F a, F b) {
-    return -a / (b * b);
+    return -(a / b) / b;  // b * b may leave the range
   }
 };
 

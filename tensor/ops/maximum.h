@@ -1,4 +1,5 @@
-// tensor/ops/maximum.h - y = max(a, b); the derivative goes to the larger one, to b where equal.
+// tensor/ops/maximum.h - y = max(a, b); the derivative goes to the larger one, to b where
+// equal. NaN on either side stays NaN.
 #pragma once
 
 #include "tensor/scalar.h"
@@ -8,15 +9,15 @@ namespace murmur {
 struct Maximum {
   template <class F>
   MURMUR_HD static F value(F a, F b) {
-    return a > b || a != a ? a : b;  // NaN stays
+    return a > b || a != a ? a : b;
   }
   template <class F>
   MURMUR_HD static F left(F a, F b) {
-    return a > b ? F(1) : F(0);
+    return a > b ? F(1) : a <= b ? F(0) : a + b;
   }
   template <class F>
   MURMUR_HD static F right(F a, F b) {
-    return a > b ? F(0) : F(1);
+    return a > b ? F(0) : a <= b ? F(1) : a + b;
   }
 };
 

@@ -8,12 +8,12 @@ namespace murmur {
 struct Relu2 {
   template <class F>
   MURMUR_HD static F value(F x) {
-    F positive = x > F(0) ? x : F(0);
+    F positive = x < F(0) ? F(0) : x;  // NaN stays
     return positive * positive;
   }
   template <class F>
   MURMUR_HD static F derivative(F x) {
-    return F(2) * (x > F(0) ? x : F(0));
+    return F(2) * (x < F(0) ? F(0) : x);
   }
 };
 

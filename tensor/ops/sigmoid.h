@@ -1,4 +1,6 @@
 // tensor/ops/sigmoid.h - y = 1 / (1 + e^-x), y' = y (1 - y).
+//
+// As e / (1 + e)^2 with e = e^-|x|, the derivative keeps its digits where 1 - y loses them all.
 #pragma once
 
 #include "tensor/scalar.h"
@@ -12,8 +14,8 @@ struct Sigmoid {
   }
   template <class F>
   MURMUR_HD static F derivative(F x) {
-    F y = value(x);
-    return y * (F(1) - y);
+    F e = exp_of(-std::fabs(x)), r = F(1) / (F(1) + e);
+    return e * r * r;
   }
 };
 

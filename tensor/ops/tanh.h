@@ -1,7 +1,7 @@
-// tensor/ops/tanh.h - hyperbolic tangent: y' = 1 - y^2.
+// tensor/ops/tanh.h - hyperbolic tangent: y' = 1 - y^2 = 4 sigmoid'(2 x).
 #pragma once
 
-#include "tensor/scalar.h"
+#include "tensor/ops/sigmoid.h"
 
 namespace murmur {
 
@@ -12,8 +12,7 @@ struct Tanh {
   }
   template <class F>
   MURMUR_HD static F derivative(F x) {
-    F y = tanh_of(x);
-    return F(1) - y * y;
+    return F(4) * Sigmoid::derivative(F(2) * x);
   }
 };
 
