@@ -149,7 +149,7 @@ TEST_CASE("settings of a strategy can be changed when a run goes on, and its ran
   CHECK(read_log(place() / "ways/log.jsonl").back().nodes == 2);
   output_of(going_on("ways", 10, {"--nodes", "3"}));  // the strategy stays
   std::string settings = read_file(place() / "ways/config.toml");
-  CHECK(settings.find("strategy = \"local_sgd\"") != std::string::npos);
+  CHECK(settings.find("[strategy]\nname = \"local_sgd\"") != std::string::npos);
   CHECK(settings.find("inner_steps = 2") != std::string::npos);
   CHECK(read_log(place() / "ways/log.jsonl").back().nodes == 3);
 }
