@@ -1,4 +1,6 @@
 // autograd/tokens.cpp - where tokens enter and leave: embedding, cross entropy, the fused head.
+#include <algorithm>
+
 #include "autograd/functions.h"
 
 namespace murmur {

@@ -1,6 +1,7 @@
 // dist/graphs.cpp - the edges of every topology of topologies.def, but for base2 and a user's file.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <random>

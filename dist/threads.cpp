@@ -5,6 +5,7 @@
 // cores is the normal case. Nothing depends on who comes first.
 #include <omp.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <exception>

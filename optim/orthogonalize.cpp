@@ -1,6 +1,7 @@
 // optim/orthogonalize.cpp - polynomial steps towards the polar factor, batched over a bank.
 #include "optim/orthogonalize.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "optim/numbers.h"

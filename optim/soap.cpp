@@ -11,6 +11,7 @@
 // m is turned into the new basis; v only follows the order of the columns. Sides longer than
 // `max_dim` have no basis. Bases are made in double precision on the CPU: on long sides they cost
 // far more than the rest.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 

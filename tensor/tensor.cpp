@@ -1,6 +1,8 @@
 // tensor/tensor.cpp - making tensors and looking at them in another way.
 #include "tensor/tensor.h"
 
+#include <algorithm>
+
 #include "tensor/engine.h"
 
 namespace murmur {

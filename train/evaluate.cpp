@@ -1,6 +1,7 @@
 // train/evaluate.cpp - forward passes without a tape, weighted by their targets.
 #include "train/evaluate.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <vector>

@@ -8,6 +8,7 @@
 #include <unistd.h>  // execv
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>

@@ -107,14 +107,14 @@ void CpuEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
         C a = C(value_of(alpha));
         return over_runs(
             [=](int64_t n, const T* in, U* out) { scale_run(n, a, in, out, accumulate); },
-            Run<T>{x}, Run<U>{y.tensor});
+            Strip<T>{x}, Strip<U>{y.tensor});
       }
       int64_t rows = x.rows(), of_part = rows / parts, cols = x.cols();
       parallel_for(rows, grain_for(rows, int64_t(sizeof(T) + sizeof(U)) * cols),
                    [&](int64_t begin, int64_t end) {
                      for (int64_t r = begin; r < end; r++)
-                       scale_run(cols, C(value_of(alpha, r / of_part)), Run<T>{x}.at(r, 0),
-                                 Run<U>{y.tensor}.at(r, 0), accumulate);
+                       scale_run(cols, C(value_of(alpha, r / of_part)), Strip<T>{x}.at(r, 0),
+                                 Strip<U>{y.tensor}.at(r, 0), accumulate);
                    });
     });
   });

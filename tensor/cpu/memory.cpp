@@ -2,6 +2,7 @@
 #include <sys/mman.h>  // madvise
 
 #include <cstdlib>
+#include <type_traits>
 
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"

@@ -9,7 +9,7 @@ namespace murmur {
 
 // One tensor of an elementwise loop, with its C++ element type.
 template <class T>
-struct Run {
+struct Strip {
   const Tensor& tensor;
   T* at(int64_t row, int64_t column) const {
     return tensor.data<T>() + row * tensor.row_stride() + column;
@@ -18,7 +18,7 @@ struct Run {
 
 // Calls f(n, pointers...) in parallel for contiguous runs of n elements, one pointer per tensor.
 template <class F, class... T>
-void over_runs(const F& f, Run<T>... runs) {
+void over_runs(const F& f, Strip<T>... runs) {
   Extent e = extent_of(runs.tensor...);
   constexpr int64_t bytes = int64_t((sizeof(T) + ...));
   if (e.rows == 1) {
@@ -34,7 +34,7 @@ void over_runs(const F& f, Run<T>... runs) {
 // The same where all tensors have one type.
 template <class T, class F, class... Tensors>
 void over_runs_of(const F& f, const Tensors&... tensors) {
-  over_runs(f, Run<T>{tensors}...);
+  over_runs(f, Strip<T>{tensors}...);
 }
 
 }  // namespace murmur

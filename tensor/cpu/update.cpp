@@ -76,7 +76,7 @@ void CpuEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double de
               out[i] = U(Compute<U>(p * mi + q * gi));
             }
           },
-          Run<T>{gradient}, Run<T>{m}, Run<U>{u});
+          Strip<T>{gradient}, Strip<T>{m}, Strip<U>{u});
     });
   });
 }

@@ -4,6 +4,8 @@
 // A block is 128 rows of one head. Two warpgroups own 64 of them each and multiply; a third one
 // only fetches tiles, two ahead, and leaves its registers to the others. Weights go from scores to
 // their product in registers. The maps know where a sequence ends: what lies beyond is zeros.
+#include <type_traits>
+
 #include "tensor/cuda/attention_hopper.h"
 #include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"

@@ -4,6 +4,7 @@
 // places and nothing is moved. fp32 products are true fp32 (no TF32); bf16 products sum in fp32.
 // Which of the library's kernels runs is measured once per kind of product and then kept in a file
 // (plans.h): a choice that changed between runs would change the bits.
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>

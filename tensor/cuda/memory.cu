@@ -1,5 +1,7 @@
 // tensor/cuda/memory.cu - bytes on the GPU, filled and copied, between it and the host too.
+#include <algorithm>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "tensor/cuda/cuda_engine.h"

@@ -3,6 +3,8 @@
 // Where a row fits into the registers of a warp, it is read once: forward adds the residual on the
 // way, backward makes dx and the row's share of dgain and dbias. Any other row is worked on by a
 // block from global memory.
+#include <type_traits>
+
 #include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/reduce.h"

@@ -1,6 +1,7 @@
 // tensor/cuda/plans.cpp - the table of plans and its file.
 #include "tensor/cuda/plans.h"
 
+#include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

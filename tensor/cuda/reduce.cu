@@ -1,5 +1,7 @@
 // tensor/cuda/reduce.cu - sums over rows and over everything, each in two stages: pieces that
 // depend on the sizes alone, then the pieces in order.
+#include <type_traits>
+
 #include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"

@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(512, 2)
 
 // The heads of packed rows q, k, v as rows of their own, counted through all of them. `lanes`
 // neighbouring lanes of a warp work on one together, with N of its elements in registers each.
-struct Heads {
+struct HeadRows {
   static constexpr int N = 8, kLargest = 32 * N;
   uint32_t heads, size, lanes;
   int64_t count;
@@ -104,8 +104,8 @@ struct Heads {
 
 template <class T>
 __global__ void __launch_bounds__(256)
-    qk_norm_heads(Heads heads, Rows<T> x, Rows<T> y, float* statistics) {
-  constexpr int N = Heads::N;
+    qk_norm_heads(HeadRows heads, Rows<T> x, Rows<T> y, float* statistics) {
+  constexpr int N = HeadRows::N;
   auto mine = heads.mine(heads.size);
   float v[N], normed[N], stats[2];
   const float* none = nullptr;
@@ -120,9 +120,9 @@ __global__ void __launch_bounds__(256)
 
 template <class T>
 __global__ void __launch_bounds__(256)
-    qk_norm_backward_heads(Heads heads, Rows<T> x, const float* statistics, Rows<T> dy, Rows<T> dx,
-                           bool accumulate) {
-  constexpr int N = Heads::N;
+    qk_norm_backward_heads(HeadRows heads, Rows<T> x, const float* statistics, Rows<T> dy,
+                           Rows<T> dx, bool accumulate) {
+  constexpr int N = HeadRows::N;
   auto mine = heads.mine(heads.size);
   float v[N], d[N], normed[N], sum[N], stats[2] = {};
   const float* none = nullptr;
@@ -138,9 +138,9 @@ __global__ void __launch_bounds__(256)
 // A thread has elements of the first half of a head and their partners in the second.
 template <class T>
 __global__ void __launch_bounds__(256)
-    rope_heads(Heads heads, Rows<T> x, Rows<float> angles, uint32_t steps, float direction,
+    rope_heads(HeadRows heads, Rows<T> x, Rows<float> angles, uint32_t steps, float direction,
                Rows<T> y, bool accumulate) {
-  constexpr int N = Heads::N;
+  constexpr int N = HeadRows::N;
   uint32_t half = heads.size / 2;
   auto mine = heads.mine(half);
   Place angle = mine.place;
@@ -170,17 +170,17 @@ namespace {
 
 // Lanes for `length` elements of a head. wide: may they be moved N at a time, in all these tensors?
 template <class T>
-Heads heads_of(int64_t heads, const Tensor& qkv, int64_t length,
-               std::initializer_list<Rows<T>> all) {
-  check(length <= Heads::kLargest, "heads larger than 256 are not supported");
-  Heads h{uint32_t(heads), uint32_t(qkv.cols() / (3 * heads)), 1, 3 * heads * qkv.rows(),
-          length % Heads::N == 0};
-  while (h.lanes * Heads::N < length) h.lanes *= 2;
-  for (const Rows<T>& rows : all) h.wide = h.wide && rows.wide(Heads::N);
+HeadRows heads_of(int64_t heads, const Tensor& qkv, int64_t length,
+                  std::initializer_list<Rows<T>> all) {
+  check(length <= HeadRows::kLargest, "heads larger than 256 are not supported");
+  HeadRows h{uint32_t(heads), uint32_t(qkv.cols() / (3 * heads)), 1, 3 * heads * qkv.rows(),
+             length % HeadRows::N == 0};
+  while (h.lanes * HeadRows::N < length) h.lanes *= 2;
+  for (const Rows<T>& rows : all) h.wide = h.wide && rows.wide(HeadRows::N);
   return h;
 }
 template <class... P, class... A>
-void launch_heads(void (*kernel)(Heads, P...), const Heads& heads, const A&... args) {
+void launch_heads(void (*kernel)(HeadRows, P...), const HeadRows& heads, const A&... args) {
   launch(kernel, unsigned(ceil_div(heads.count * heads.lanes, 256)), 256, 0, heads, args...);
 }
 // The heads of a packed tensor.
@@ -263,8 +263,8 @@ void CudaEngine::rope(int64_t heads, double direction, const Tensor& qkv, const 
     using T = decltype(type);
     Rows<T> from = head_rows<T>(heads, qkv), to = head_rows<T>(heads, y.tensor);
     Rows<float> by{angles.data<float>(), from.stride};
-    Heads h = heads_of<T>(heads, qkv, from.stride / 2, {from, to});
-    h.wide = h.wide && by.wide(Heads::N);
+    HeadRows h = heads_of<T>(heads, qkv, from.stride / 2, {from, to});
+    h.wide = h.wide && by.wide(HeadRows::N);
     launch_heads(rope_heads<T>, h, from, by, uint32_t(qkv.shape()[-2]), float(direction), to,
                  y.accumulate);
   });

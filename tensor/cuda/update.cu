@@ -1,4 +1,6 @@
 // tensor/cuda/update.cu - the passes over parameters and optimizer state.
+#include <type_traits>
+
 #include "tensor/checks.h"
 #include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
@@ -16,7 +18,7 @@ struct Descend {
 };
 
 // 1 / (1 - beta^t), made by every thread while its loads are under way.
-struct Correction {
+struct BiasCorrection {
   double log_beta;
   const double* step;
   __device__ float operator()(int64_t) const { return -1.f / expm1f(float(*step * log_beta)); }
@@ -117,7 +119,7 @@ void CudaEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& dire
   check_fp32("adam", gradient);
   Extent e = extent_of(gradient, m, v, direction);
   auto correction = [&](double beta) {
-    return Each<Correction>{{std::log(beta), step.data<double>()}};
+    return Each<BiasCorrection>{{std::log(beta), step.data<double>()}};
   };
   launch_elementwise(
       Adam{float(beta1), float(beta2), float(1 - beta1), float(1 - beta2), float(eps)}, e,

@@ -9,6 +9,7 @@
 #include <cuda_on_cpu.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "nn/model.h"

@@ -1,4 +1,6 @@
 // tests/cuda/orthonormal_test.cpp - bases and scores, beside the CPU's.
+#include <tuple>
+
 #include "tests/cuda/pairs.h"
 
 namespace murmur {

@@ -1,4 +1,5 @@
 // tests/cuda/training_test.cpp - whole runs: the same program, the same folders, on either engine.
+#include <algorithm>
 #include <filesystem>
 
 #include "nn/model.h"

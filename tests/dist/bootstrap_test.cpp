@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <map>
+#include <vector>
 
 #include "tensor/check.h"
 

@@ -1,5 +1,6 @@
 // What stays true in decentralised training whatever the strategy, the graph and the optimizer; and
 // the errors that say what does not go together.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 

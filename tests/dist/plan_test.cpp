@@ -1,4 +1,5 @@
 // What a strategy foresees is what it sends, to the byte; and what the tables say of its scheme.
+#include <algorithm>
 #include <cmath>
 #include <set>
 

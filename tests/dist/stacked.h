@@ -3,6 +3,7 @@
 // only the weights of W come from where theirs do.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

@@ -4,6 +4,7 @@
 // has.
 #include "tests/dist/stacked.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 

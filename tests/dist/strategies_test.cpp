@@ -1,4 +1,5 @@
 // The same run on any number of ranks, whatever they divide.
+#include <algorithm>
 #include <cmath>
 
 #include "dist/collect.h"

@@ -351,6 +351,7 @@ const char kRecipeTest[] =
     R"(// tests/optim/recipes_test.cpp - the op and the optimizer of the recipes.
 #include <doctest/doctest.h>
 
+#include <cctype>
 #include <cmath>
 #include <set>
 

@@ -2,6 +2,7 @@
 // range against long double, one by one and in vector lanes.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>

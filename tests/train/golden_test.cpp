@@ -2,6 +2,7 @@
 // logits, loss, every named gradient, and ten steps of AdamW and of Muon, for both architectures.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "nn/model.h"

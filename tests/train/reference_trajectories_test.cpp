@@ -2,6 +2,7 @@
 // public reference program, against that program (tests/golden/): every loss and the weights after.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
