@@ -17,7 +17,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Tree = std::map<std::string, std::string>;  // path from the root -> text
+// A file as rules want it.
+struct Source {
+  std::string code;                            // without comments, literals, preprocessor lines
+  std::vector<std::string> project, standard;  // what it includes
+  Source(const char* text) : Source(std::string(text)) {}
+  Source(const std::string& text);
+};
+
+using Tree = std::map<std::string, Source>;  // by path from the root
 using Complaints = std::vector<std::string>;
 
 // Everything that is compiled. What stands in the place of CUDA has CUDA's names and is left out.
@@ -30,7 +38,7 @@ const Tree& tree_as_it_stands() {
       for (const auto& entry : fs::recursive_directory_iterator(root / room)) {
         std::string path = fs::relative(entry.path(), root).generic_string();
         if (extensions.count(entry.path().extension()) && path.rfind("tests/cuda_on_cpu/", 0) != 0)
-          all[path] = murmur::read_file(entry.path().string());
+          all.emplace(path, murmur::read_file(entry.path().string()));
       }
     }
     return all;
@@ -38,12 +46,15 @@ const Tree& tree_as_it_stands() {
   return tree;
 }
 
-// Without comments, literals and lines of the preprocessor.
-std::string code_of(const std::string& text) {
+Source::Source(const std::string& text) {
   static const std::regex other(
       "R\"(\\w*)\\([^]*?\\)\\1\"|\"(\\\\.|[^\"\\\\\n])*\"|'(\\\\.|[^'\\\\\n])'|//[^\n]*|"
       "/\\*[^]*?\\*/|\n[ \t]*#(\\\\\n|[^\n])*");
-  return std::regex_replace("\n" + text, other, " ");
+  static const std::regex include("\n[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"\n]+)[>\"]");
+  const std::string all = "\n" + text;
+  code = std::regex_replace(all, other, " ");
+  for (std::sregex_iterator it(all.begin(), all.end(), include), end; it != end; ++it)
+    ((*it)[1] == "<" ? standard : project).push_back((*it)[2]);
 }
 
 // The types, templates and inline functions that a file defines for all others to see: in no
@@ -89,8 +100,8 @@ std::set<std::string> definitions_in(const std::string& code) {
 Complaints one_definition(const Tree& tree) {
   std::map<std::string, std::string> first;
   Complaints complaints;
-  for (const auto& [path, text] : tree) {
-    for (const std::string& name : definitions_in(code_of(text))) {
+  for (const auto& [path, source] : tree) {
+    for (const std::string& name : definitions_in(source.code)) {
       auto [at, is_new] = first.emplace(name, path);
       if (!is_new)
         complaints.push_back(path + ": defines " + name + ", as " + at->second +
@@ -189,29 +200,25 @@ std::vector<std::string> words(const std::string& text) {
   return found;
 }
 
-// The system headers that a file or a project header it reaches names.
+// The standard headers that a file or a project header it reaches names.
 std::set<std::string> headers_of(const Tree& tree, const std::string& path) {
-  static const std::regex include("\n[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"\n]+)[>\"]");
-  std::set<std::string> reached = {path}, system;
+  std::set<std::string> reached = {path}, standard;
   std::vector<std::string> open = {path};
   while (!open.empty()) {
     auto file = tree.find(open.back());
     open.pop_back();
     if (file == tree.end()) continue;
-    const std::string text = "\n" + file->second;
-    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) {
-      std::string name = (*it)[2];
-      if ((*it)[1] == "<") system.insert(name);
-      std::vector<std::string> to = {name};
-      if (name == "elementwise_ops.h") {  // made by CMake
-        for (const auto& [other, unused] : tree)
-          if (other.rfind("tensor/ops/", 0) == 0) to.push_back(other);
-      }
-      for (const std::string& next : to)
-        if (reached.insert(next).second) open.push_back(next);
+    const Source& source = file->second;
+    standard.insert(source.standard.begin(), source.standard.end());
+    std::vector<std::string> to = source.project;
+    if (std::count(to.begin(), to.end(), "elementwise_ops.h")) {  // made by CMake
+      for (const auto& [other, unused] : tree)
+        if (other.rfind("tensor/ops/", 0) == 0) to.push_back(other);
     }
+    for (const std::string& next : to)
+      if (reached.insert(next).second) open.push_back(next);
   }
-  return system;
+  return standard;
 }
 
 Complaints standard_headers(const Tree& tree, const std::string& path) {
@@ -223,7 +230,7 @@ Complaints standard_headers(const Tree& tree, const std::string& path) {
   }();
   Complaints complaints;
   std::set<std::string> have = headers_of(tree, path), seen;
-  std::string code = code_of(tree.at(path));
+  const std::string& code = tree.at(path).code;
   for (size_t at = code.find("std::"); at != code.npos; at = code.find("std::", at + 5)) {
     size_t end = at + 5;
     while (end < code.size() &&
@@ -241,7 +248,7 @@ Complaints standard_headers(const Tree& tree, const std::string& path) {
 
 Complaints standard_headers(const Tree& tree) {
   Complaints all;
-  for (const auto& [path, text] : tree) {
+  for (const auto& [path, source] : tree) {
     Complaints own = standard_headers(tree, path);
     all.insert(all.end(), own.begin(), own.end());
   }
@@ -266,9 +273,9 @@ TEST_CASE("every type, template and inline function has one definition in the wh
       {"a.h", "namespace murmur {\nnamespace cuda {\nstruct Heads final : Base {};\n}\n}\n"},
       {"b.cu", heads}};
   CHECK(only(one_definition(two), "b.cu: defines murmur::cuda::Heads, as a.h does"));
-  two["b.cu"] = "namespace murmur::cuda {\nnamespace {\nstruct Heads {};\n}\n}\n";
+  two.at("b.cu") = "namespace murmur::cuda {\nnamespace {\nstruct Heads {};\n}\n}\n";
   CHECK(one_definition(two).empty());
-  two["b.cu"] =
+  two.at("b.cu") =
       "namespace murmur::cuda {\nstruct Heads;  // struct Heads {\nstruct Other {\n"
       "  struct Heads {};\n};\n}\n";
   CHECK(one_definition(two).empty());
