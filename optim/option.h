@@ -10,6 +10,13 @@
 
 namespace murmur {
 
+// What becomes of a run that goes on (train --resume) with another value than it began with.
+enum class Change {
+  said,     // it goes on with it, and says so
+  free,     // no number of the run depends on it
+  refused,  // it would be another run
+};
+
 struct Option {
   std::string name;
   std::variant<double*, int64_t*, bool*, std::string*> value;
@@ -19,6 +26,7 @@ struct Option {
   // When given: it is called after the setting was assigned. For settings that stand for a set of
   // others, as "form" does; they are assigned before the others.
   std::function<void()> chosen = {};
+  Change change = Change::said;
 };
 
 // Sets the option `prefix + name` from text. InputError for an unknown name (naming the nearest

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string_view>
 #include <system_error>
 
@@ -27,6 +28,7 @@ using nlohmann::json;
 constexpr const char* kModel = "model.safetensors";
 constexpr const char* kOptimizer = "optimizer.safetensors";
 constexpr const char* kState = "state.json";
+constexpr const char* kBest = "best";
 constexpr std::string_view kSealed = "{\n  \"checksum\": \"";  // digits follow
 
 std::string folder_of(const std::string& run_dir) { return run_dir + "/checkpoint"; }
@@ -128,6 +130,41 @@ Checkpoint open_checkpoint(const std::string& path, int64_t step) {
   return Checkpoint{step, open(kModel), open(kOptimizer), state_from(root), path};
 }
 
+// Keeps the best, and of the others the newest ones.
+void prune(const std::string& run_dir, int64_t keep) {
+  std::vector<int64_t> old = list_checkpoints(run_dir);
+  if (std::optional<BestCheckpoint> best = best_checkpoint(run_dir)) std::erase(old, best->step);
+  old.resize(size_t(std::max<int64_t>(0, int64_t(old.size()) - keep)));
+  if (!old.empty()) retire(folder_of(run_dir), old);
+}
+
+// What else there is, the newest first.
+std::string others_than(const std::string& run_dir, int64_t step) {
+  std::vector<int64_t> steps = list_checkpoints(run_dir);
+  std::string others;
+  for (auto other = steps.rbegin(); other != steps.rend(); other++) {
+    if (*other != step) others += (others.empty() ? "" : " or ") + checkpoint_name(*other);
+  }
+  return others.empty() ? "" : others + " (sample, eval: --step)";
+}
+
+// open(path, step) of a checkpoint; damage names the others.
+template <class Open>
+auto opened(const std::string& run_dir, std::optional<int64_t> wanted, Open open) {
+  int64_t step = find_checkpoint(run_dir, wanted);
+  std::string path = folder_of(run_dir) + "/" + checkpoint_name(step);
+  std::string others = others_than(run_dir, step);
+  std::string instead = others.empty() ? "" : " or --resume-from " + others;
+  try {
+    return open(path, step);
+  } catch (const Error& error) {
+    throw InputError(error.what() + instead);
+  } catch (const json::exception&) {
+    throw InputError(fmt::format("{}/{}: lacks an entry; use the Murmur that wrote it{}", path,
+                                 kState, instead));
+  }
+}
+
 }  // namespace
 
 std::string checkpoint_name(int64_t step) { return fmt::format("step-{:08}", step); }
@@ -163,7 +200,8 @@ std::vector<int64_t> list_checkpoints(const std::string& run_dir) {
 bool has_checkpoint(const std::string& run_dir) { return !list_checkpoints(run_dir).empty(); }
 
 void save_checkpoint(const std::string& run_dir, int64_t step, std::span<const NamedTensor> model,
-                     std::span<const NamedTensor> optimizer, const CheckpointState& state) {
+                     std::span<const NamedTensor> optimizer, const CheckpointState& state,
+                     int64_t keep) {
   check(step >= 0, "checkpoint: the step is negative");
   std::string folder = folder_of(run_dir), part = part_of(folder, step);
   make_directories(folder);
@@ -185,36 +223,57 @@ void save_checkpoint(const std::string& run_dir, int64_t step, std::span<const N
   // Abandoned later steps go first, ascending: until the last is gone, the newest is what it was.
   std::vector<int64_t> steps = list_checkpoints(run_dir);
   auto later = std::upper_bound(steps.begin(), steps.end(), step);
+  std::optional<BestCheckpoint> best = best_checkpoint(run_dir);
+  if (best && best->step > step) remove_tree(folder + "/" + kBest);
   retire(folder, std::span(later, steps.end()));
   write_file_durably(folder + "/latest", checkpoint_name(step) + "\n");
-  steps.erase(later, steps.end());
-  if (steps.size() > 2) retire(folder, std::span(steps).first(steps.size() - 2));
+  prune(run_dir, keep);
 }
 
-Checkpoint load_checkpoint(const std::string& run_dir, std::optional<int64_t> step) {
+void mark_best(const std::string& run_dir, BestCheckpoint best, int64_t keep) {
+  write_file_durably(folder_of(run_dir) + "/" + kBest,
+                     fmt::format("{} {}\n", checkpoint_name(best.step), best.loss));
+  prune(run_dir, keep);
+}
+
+std::optional<BestCheckpoint> best_checkpoint(const std::string& run_dir) {
+  const std::string path = folder_of(run_dir) + "/" + kBest;
+  if (!std::filesystem::exists(path)) return {};
+  std::istringstream words(read_file(path));
+  std::string name;
+  BestCheckpoint best{};
+  words >> name >> best.loss;
+  std::optional<int64_t> step = checkpoint_step(name);
+  if (!words || !step || !std::filesystem::exists(folder_of(run_dir) + "/" + name)) return {};
+  best.step = *step;
+  return best;
+}
+
+int64_t find_checkpoint(const std::string& run_dir, std::optional<int64_t> step) {
   std::vector<int64_t> steps = list_checkpoints(run_dir);
   if (steps.empty()) {
     throw InputError(run_dir + ": no checkpoint here; check the path, or train first");
   }
-  int64_t wanted = step.value_or(steps.back());
-  std::string others;  // what else there is, nearest first
-  for (auto other = steps.rbegin(); other != steps.rend(); other++) {
-    if (*other != wanted) others += (others.empty() ? "" : " or ") + checkpoint_name(*other);
+  if (!step) return steps.back();
+  if (*step == kBestStep) {
+    if (std::optional<BestCheckpoint> best = best_checkpoint(run_dir)) return best->step;
+    throw InputError(run_dir + ": no checkpoint is known as the best: none was kept after a " +
+                     "validation; use one of " + others_than(run_dir, kBestStep));
   }
-  if (!others.empty()) others += " (sample, eval: --step)";
-  std::string path = folder_of(run_dir) + "/" + checkpoint_name(wanted);
-  if (std::find(steps.begin(), steps.end(), wanted) == steps.end()) {
-    throw InputError(path + ": no such checkpoint; use --resume-from " + others);
-  }
-  std::string instead = others.empty() ? "" : " or --resume-from " + others;
-  try {
-    return open_checkpoint(path, wanted);
-  } catch (const Error& error) {
-    throw InputError(error.what() + instead);
-  } catch (const json::exception&) {
-    throw InputError(fmt::format("{}/{}: lacks an entry; use the Murmur that wrote it{}", path,
-                                 kState, instead));
-  }
+  if (std::find(steps.begin(), steps.end(), *step) != steps.end()) return *step;
+  throw InputError(fmt::format("{}/{}: no such checkpoint; use --resume-from {}",
+                               folder_of(run_dir), checkpoint_name(*step),
+                               others_than(run_dir, *step)));
+}
+
+Checkpoint load_checkpoint(const std::string& run_dir, std::optional<int64_t> step) {
+  return opened(run_dir, step, open_checkpoint);
+}
+
+CheckpointState checkpoint_state(const std::string& run_dir, std::optional<int64_t> step) {
+  return opened(run_dir, step, [](const std::string& path, int64_t) {
+    return state_from(read_state(path + "/" + kState));
+  });
 }
 
 }  // namespace murmur

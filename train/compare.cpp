@@ -10,6 +10,7 @@
 #include "tensor/check.h"
 #include "train/compare_report.h"
 #include "train/folder_lock.h"
+#include "train/interrupt.h"
 
 namespace murmur {
 namespace {
@@ -180,7 +181,7 @@ int compare(const CompareOptions& options) {
   std::optional<Comparison> comparison = race_and_judge(options);
   if (!comparison) {
     fmt::print("the same command goes on\n");
-    return kInterruptedCode;
+    return interrupted() ? kInterruptedCode : 0;
   }
   report(*comparison, options.json);
   return 0;

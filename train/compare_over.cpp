@@ -12,6 +12,7 @@
 #include "train/compare_report.h"
 #include "train/files.h"
 #include "train/folder_lock.h"
+#include "train/interrupt.h"
 #include "train/list.h"
 
 namespace murmur {
@@ -89,7 +90,7 @@ int compare_over(const CompareOptions& options, const std::string& over) {
     std::optional<Comparison> c = race_and_judge(one);
     if (!c) {
       fmt::print("the same command goes on\n");
-      return kInterruptedCode;
+      return interrupted() ? kInterruptedCode : 0;
     }
     report(*c, "");
     losses.columns.push_back(name);

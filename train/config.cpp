@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <sstream>
 
 #include "dist/faults.h"
@@ -47,6 +48,13 @@ NamedOptimizer configured_auxiliary(const Config& c) {
 
 std::vector<Option> Config::options() {
   constexpr double kMany = 1e15;
+  auto marked = [](Change change) {
+    return [change](Option option) {
+      option.change = change;
+      return option;
+    };
+  };
+  const auto free = marked(Change::free), fixed = marked(Change::refused);
   std::vector<Option> all = {
       {"preset", &preset, "model and batch shape to start from", 0, 0, names_of(preset_list())},
       {"arch",
@@ -68,12 +76,15 @@ std::vector<Option> Config::options() {
       {"partition", &partition,
        "which node reads what: iid: its share of each batch; by-document: whole documents of its "
        "own; dirichlet:ALPHA: uneven parts of every document"},
-      {"out", &out, "run folder: configuration, log, plot, checkpoints"},
+      free({"out", &out, "run folder: configuration, log, plot, checkpoints"}),
+      fixed({"init_from", &init_from,
+             "run folder, one made by `murmur export`, or RUN/checkpoint/step-..: begin with its "
+             "weights and nothing else"}),
       {"steps", &steps, "optimizer steps", 1, kMany},
       {"batch_size", &batch_size, "sequences a step", 1, 1 << 20},
       {"accumulation", &accumulation, "micro-batches a step, on every rank", 1, 1 << 20},
       {"seed", &seed, "of weights, data order and partition", 0, kMany},
-      {"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096},
+      free({"threads", &threads, "0: all cores; the result does not depend on it", 0, 4096}),
       {"device", &device, "where tensors live", 0, 0, {"cpu", "cuda"}},
       {"cuda_graph", &cuda_graph, "launch a whole step at once (GPU); for small models"},
       {"dtype",
@@ -92,13 +103,16 @@ std::vector<Option> Config::options() {
        "what ranks do together around an update; auto: sharded, or local where there is one", 0, 0,
        or_auto(names_of(strategy_list()))},
       {"faults", &faults, "what goes wrong and when, for experiments: lose:5@300,rejoin:5@400"},
-      {"deadline", &deadline, "seconds a rank waits for another before the run ends", 0.1, 1e6},
-      {"recipe", &recipe, "a strategy and an optimizer that have a name together; other flags win",
-       0, 0, or_none(names_of(recipe_list()))},
-      {"optimizer", &optimizer, "of the matrices, and of everything unless it is for matrices only",
-       0, 0, names_of(optimizer_list())},
-      {"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0,
-       names_of(optimizer_list())},
+      free({"deadline", &deadline, "seconds a rank waits for another before the run ends", 0.1,
+            1e6}),
+      fixed({"recipe", &recipe,
+             "a strategy and an optimizer that have a name together; other flags win", 0, 0,
+             or_none(names_of(recipe_list()))}),
+      fixed({"optimizer", &optimizer,
+             "of the matrices, and of everything unless it is for matrices only", 0, 0,
+             names_of(optimizer_list())}),
+      fixed({"auxiliary", &auxiliary, "optimizer of what the first one does not take", 0, 0,
+             names_of(optimizer_list())}),
       {"row_blocks", &row_blocks,
        "packed queries, keys and values to the optimizer as one matrix, as three, or three a head",
        0, 0, kRowBlocks},
@@ -124,10 +138,15 @@ std::vector<Option> Config::options() {
       {"eval_every", &eval_every, "steps between validations; 0: only at the end", 0, kMany},
       {"eval_batches", &eval_batches,
        "batches of a validation in between; the last one reads everything", 1, kMany},
-      {"checkpoint_every", &checkpoint_every, "steps between checkpoints; 0: only at the end", 0,
-       kMany},
-      {"log_every", &log_every, "steps between printed lines when the output is no terminal", 1,
-       kMany},
+      free({"checkpoint_every", &checkpoint_every, "steps between checkpoints; 0: only at the end",
+            0, kMany}),
+      free({"keep", &keep, "how many checkpoints are kept, the newest ones", 1, kMany}),
+      free({"keep_best", &keep_best,
+            "keep one more: that with the lowest validation loss, for --step best"}),
+      free({"max_minutes", &max_minutes,
+            "save and stop when the program has run for so long; 0: no limit", 0, kMany}),
+      free({"log_every", &log_every, "steps between printed lines when the output is no terminal",
+            1, kMany}),
   };
   for (Option& option : graph.options()) all.push_back(std::move(option));
   return all;
@@ -325,6 +344,32 @@ void for_each_setting(Config c,
   all("auxiliary", all_options(*auxiliary.optimizer));
   std::unique_ptr<Strategy> strategy = configured_strategy(c);
   all("strategy", strategy->options());
+}
+
+std::string comparable(const Option& option) {
+  std::string value = option_text(option);
+  std::error_code unknown;  // of a folder that is not there
+  bool folder = option.name == "data" || option.name == "init_from";
+  if (folder && !value.empty()) value = std::filesystem::weakly_canonical(value, unknown).string();
+  return value;
+}
+
+std::vector<std::string> changes(const Config& began, const Config& now) {
+  struct Value {
+    std::string shown, compared;
+  };
+  auto value = [](const Option& option) { return Value{option_text(option), comparable(option)}; };
+  std::map<std::string, Value> before;
+  for_each_setting(
+      began, [&](const std::string& name, const Option& option) { before[name] = value(option); });
+  std::vector<std::string> all;
+  for_each_setting(now, [&](const std::string& name, const Option& option) {
+    auto was = before.find(name);
+    if (option.change == Change::free || was == before.end()) return;
+    if (was->second.compared != comparable(option))
+      all.push_back(fmt::format("{} {} -> {}", name, was->second.shown, option_text(option)));
+  });
+  return all;
 }
 
 GptConfig model_config(const Config& c, int64_t data_vocab_size) {

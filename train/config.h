@@ -29,7 +29,11 @@ struct Config {
   int64_t nodes = 0;
   double deadline = 120;
   std::string faults;
+  std::string init_from;
   int64_t eval_every = 500, eval_batches = 40, checkpoint_every = 1000, log_every = 100;
+  int64_t keep = 2;
+  bool keep_best = true;
+  double max_minutes = 0;
   // update
   std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd", row_blocks = "whole";
   std::string matrices = "hidden", clip_form = "at_most", recipe = "none";
@@ -66,6 +70,12 @@ std::vector<Assignment> over(std::vector<Assignment> base, const std::vector<Ass
 // Every setting of a configuration with its value, resolved, by full name: "optimizer.lr".
 void for_each_setting(Config config,
                       const std::function<void(const std::string& name, const Option&)>& visit);
+
+// A setting's value where two are compared: of a folder, where it lies, however it is named.
+std::string comparable(const Option& option);
+// Of a run that began with one and goes on with the other: "batch_size 12 -> 24". The weights say
+// themselves where a setting does not fit them.
+std::vector<std::string> changes(const Config& began, const Config& now);
 
 // Settings as a TOML file. An optimizer, auxiliary or strategy is a table, its name a key of it.
 // Relative paths in it start at its folder, wherever it is read.

@@ -1,4 +1,4 @@
-// train/data.h - a data folder opened, and its shards to batches as a pure function of the step.
+// train/data.h - a data folder opened, and its shards to batches as a pure function of what was read before.
 //
 // A data folder holds *train*.bin and *val*.bin (token_file.h), tokenizer.json and data.json
 // (prepare.h). Shards of llm.c and modded-nanogpt lie in a folder without the two JSON files: they

@@ -22,11 +22,11 @@ bool on_all(Communicator* ranks, bool yes) {
 }  // namespace
 
 std::optional<Evaluation> evaluate(const Gpt& model, const Dataset& data, int64_t batch_size,
-                                   int64_t at_most, Communicator* ranks, const GoOn& go_on) {
+                                   const EvaluationOptions& o) {
   NoGrad quiet;
   int64_t block = model.config().block_size, batches = data.eval_batches(batch_size, block);
-  int64_t count = at_most > 0 ? std::min(at_most, batches) : batches;
-  int64_t rank = ranks ? ranks->rank() : 0, size = ranks ? ranks->size() : 1;
+  int64_t count = o.at_most > 0 ? std::min(o.at_most, batches) : batches;
+  int64_t rank = o.ranks ? o.ranks->rank() : 0, size = o.ranks ? o.ranks->size() : 1;
   // Each loss is read when all batches have been asked for.
   struct Loss {
     int64_t batch;
@@ -35,7 +35,7 @@ std::optional<Evaluation> evaluate(const Gpt& model, const Dataset& data, int64_
   };
   std::vector<Loss> losses;
   for (int64_t first = 0; first < count; first += size) {
-    if (go_on && !on_all(ranks, go_on(first, count))) return {};
+    if (o.go_on && !on_all(o.ranks, o.go_on(first, count))) return {};
     // All ranks make as many passes, because they may fetch weights together.
     int64_t i = std::min(first + rank, count - 1);
     Batch batch = data.eval_batch(i * batches / count, batch_size, block);
@@ -50,15 +50,19 @@ std::optional<Evaluation> evaluate(const Gpt& model, const Dataset& data, int64_
     of_losses[loss.batch] = loss.mean() * loss.targets;
     of_targets[loss.batch] = loss.targets;
   }
-  if (ranks) all_reduce(*ranks, "validation losses", {sums});
-  double total = 0, targets = 0;
-  for (int64_t i = 0; i < count; i++) {
-    total += of_losses[i];
-    targets += of_targets[i];
-  }
+  if (o.ranks) all_reduce(*o.ranks, "validation losses", {sums});
   Evaluation result;
-  result.targets = int64_t(targets);
-  result.loss = total / targets;
+  auto mean_of = [&](int64_t some) {
+    double total = 0, targets = 0;
+    for (int64_t i = 0; i < some; i++) {
+      total += of_losses[i * count / some];
+      targets += of_targets[i * count / some];
+    }
+    result.targets = int64_t(targets);
+    return total / targets;
+  };
+  result.of_sample = mean_of(o.sample > 0 ? std::min(o.sample, count) : count);
+  result.loss = mean_of(count);
   if (auto bytes = data.bytes_per_token())
     result.bits_per_byte = result.loss / std::log(2.0) / *bytes;
   return result;

@@ -8,6 +8,7 @@
 #include <unistd.h>  // write, isatty
 
 #include <cerrno>
+#include <chrono>
 #include <string_view>
 
 #include "dist/bootstrap.h"
@@ -16,6 +17,7 @@
 namespace murmur {
 namespace {
 
+const auto program_start = std::chrono::steady_clock::now();
 volatile sig_atomic_t caught = 0, asked_to_save = 0;
 alignas(64) char handler_stack[1 << 16];  // a frame with all vector and tile registers is 12 KiB
 std::string_view acknowledgement;         // behind the live line of a terminal
@@ -67,5 +69,9 @@ void catch_interrupts() {
 
 bool interrupted() { return caught != 0; }
 int saves_asked() { return asked_to_save; }
+
+double seconds_since_start() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - program_start).count();
+}
 
 }  // namespace murmur

@@ -10,6 +10,7 @@ namespace murmur {
 
 void catch_interrupts();
 bool interrupted();
-int saves_asked();  // how often since catch_interrupts()
+int saves_asked();             // how often since catch_interrupts()
+double seconds_since_start();  // of the program
 
 }  // namespace murmur

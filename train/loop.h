@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -15,9 +16,11 @@
 #include "dist/replica.h"
 #include "train/config.h"
 #include "train/data.h"
+#include "train/evaluate.h"
 #include "train/folder_lock.h"
 #include "train/log.h"
 #include "train/partition.h"
+#include "train/position.h"
 #include "train/progress.h"
 #include "train/trainer.h"
 
@@ -42,7 +45,7 @@ class Trainer {
   Launched launch(int64_t number);
   void finish(size_t keep);
   std::vector<double> agree(std::vector<double> losses);
-  bool evaluate_now(LogRow& row);
+  std::optional<Evaluation> evaluate_now(LogRow& row);
   bool validate(int64_t number);
   bool lacks_validation();
   void open_log(int64_t before);
@@ -51,6 +54,9 @@ class Trainer {
   void stopped_after(int64_t number);
   int64_t prepare_folder(bool resume, std::optional<int64_t> from);
   void save(int64_t step);
+  bool out_of_time() const;
+  void keep_if_best(int64_t step, double loss);
+  void tell_changes(const Config& began, int64_t step);
   void print_header() const;
   void say(const std::string& text);
 
@@ -73,6 +79,7 @@ class Trainer {
   std::optional<Partition> partition_;  // where nodes read different texts
   std::unique_ptr<Strategy> strategy_;
   Replica replica_;
+  Position position_;
   Schedule schedule_;
   Device device_;
   Faults faults_;
@@ -83,9 +90,14 @@ class Trainer {
   std::chrono::steady_clock::time_point clock_;  // when the last step was finished
   int64_t start_ = 0;                            // steps already done
   int64_t saved_ = -1;                           // the step of the newest checkpoint
-  bool stop_ = false, save_ = false;             // a signal came, to one rank at least
+  bool stop_ = false, save_ = false;             // one rank at least is to do that
+  bool by_signal_ = false;                       // why it stops, else for its time
   bool complete_ = false;                        // every step, and the last validation
   int saves_seen_ = 0;                           // of saves_asked()
+  double reserve_ = 0;                           // seconds that a save may take
+  double asked_at_ = 0, longest_wait_ = 0;       // seconds: when, and how rarely, ranks agree
+  double best_loss_ = INFINITY;                  // of the best checkpoint; rank 0 knows it
+  std::string changed_;                          // since the run began: lines of the header
   bool diverged_ = false;
   FolderLock lock_;            // of the rank that leads
   bool from_mean_ = false;     // a checkpoint of other nodes, or of another strategy

@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 
 #include "dist/bootstrap.h"
 #include "dist/launch.h"
@@ -98,12 +99,14 @@ class ConfigFlags {
 
 std::string tokenizer_of(const std::string& folder) { return folder + "/tokenizer.json"; }
 
-// What --resume-from and --step take: "900" or "step-00000900"; empty: none.
+// What --resume-from and --step take: "900", "step-00000900" or "best"; empty: none.
 std::optional<int64_t> step_from(const std::string& flag, const std::string& text) {
   if (text.empty()) return {};
+  if (text == "best") return kBestStep;
   std::optional<int64_t> step = checkpoint_step(text);
   if (!step) step = checkpoint_step("step-" + text);
-  if (!step) throw InputError(flag + ": '" + text + "' is no step; write 900, or step-00000900");
+  if (!step)
+    throw InputError(flag + ": '" + text + "' is no step; write 900, step-00000900 or best");
   return step;
 }
 
@@ -128,22 +131,31 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
     bool renamed = a.name == "recipe" && named("strategy");  // settings of its own stay
     return (of_strategy && strategy) || (of_ranks && ranks) || renamed;
   });
-  for (const char* key : {"optimizer", "auxiliary"}) {
-    std::string began = value_of(saved, key), wanted = value_of(flags, key);
-    if (!wanted.empty() && wanted != began) {
-      throw InputError(fmt::format(
-          "{}: the run of '{}' began with {}, not {}; resume without --{}, or start another run",
-          key, path, began, wanted, key));
-    }
-  }
-  std::string began = value_of(saved, "recipe"), wanted = value_of(flags, "recipe");
-  if (!wanted.empty() && wanted != began) {
+  Config defaults;
+  for (const Option& option : defaults.options()) {
+    if (option.change != Change::refused) continue;
+    std::string began = value_of(saved, option.name, option_text(option)),
+                wanted = value_of(flags, option.name);
+    if (wanted.empty() || wanted == began) continue;
     throw InputError(fmt::format(
-        "recipe: the run of '{}' began with {}, not {}; resume without --recipe, or start another "
-        "run",
-        path, began.empty() ? "none" : began, wanted));
+        "{}: the run of '{}' began with {}, not {}; resume without it, or start another run",
+        option.name, path, began.empty() ? "none" : began, wanted));
   }
   return saved;
+}
+
+// The model of the run whose weights `flags` want to begin with.
+std::vector<Assignment> model_to_begin_with(const std::vector<Assignment>& flags) {
+  std::vector<Assignment> model;
+  std::string folder = value_of(flags, "init_from"),
+              path = folder.empty() ? "" : run_of_weights(folder) + "/config.toml";
+  if (!std::filesystem::exists(path)) return model;
+  for (const Assignment& a : read_toml(path)) {
+    for (const char* key :
+         {"arch", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias"})
+      if (a.name == key) model.push_back(a);
+  }
+  return model;
 }
 
 // What `data info` prints; of `config` the partition, nodes, seed and block size count.
@@ -237,7 +249,7 @@ void run_eval(const std::string& folder, std::optional<int64_t> step, std::optio
   }
   std::optional<ValidationProgress> progress(stderr);
   auto show = [&](int64_t done, int64_t total) { return progress->update(done, total), true; };
-  Evaluation e = *evaluate(run.model->gpt, data, run.config.batch_size, 0, nullptr, show);
+  Evaluation e = *evaluate(run.model->gpt, data, run.config.batch_size, {.go_on = show});
   progress.reset();
   if (json) {
     fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n",
@@ -379,12 +391,15 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   train_command->callback([&] {
     std::optional<int64_t> from = step_from("--resume-from", resume_from);
     if (from) resume = true;
-    std::vector<Assignment> base;
-    if (resume) base = saved_settings(train_flags.assignments({}));
-    if (to_launch_by)
-      *to_launch_by = transport_to_launch(train_flags.assignments({}), base);
-    else if (train(train_flags.config(base), resume, from).interrupted)
-      code = kInterruptedCode;
+    std::vector<Assignment> flags = train_flags.assignments({});
+    std::vector<Assignment> base = resume ? saved_settings(flags) : std::vector<Assignment>();
+    if (base.empty()) base = model_to_begin_with(flags);
+    if (to_launch_by) {
+      *to_launch_by = transport_to_launch(flags, base);
+      return;
+    }
+    TrainSummary summary = train(train_flags.config(base), resume, from);
+    if (summary.end == TrainSummary::interrupted) code = kInterruptedCode;
   });
 
   CLI::App* compare_command = app.add_subcommand(
@@ -426,7 +441,9 @@ int run(int argc, char** argv, std::string* to_launch_by) {
                             "the experiment of DeMuon's authors: model, batch, rates and schedules "
                             "of their code for --topology");
   compare_command->callback([&] {
-    race.settings = race_flags.assignments({{"out", "runs/compare"}});
+    std::vector<Assignment> base = model_to_begin_with(race_flags.assignments({}));
+    base.push_back({"out", "runs/compare"});
+    race.settings = race_flags.assignments(base);
     if (race_flags.given("target")) race.target = target;
     if (to_launch_by) {
       *to_launch_by = transport_to_launch(race.settings);
@@ -451,7 +468,7 @@ int run(int argc, char** argv, std::string* to_launch_by) {
     synthetic(suite);
   });
 
-  constexpr const char* kWhichStep = "of which checkpoint; the newest when left out";
+  constexpr const char* kWhichStep = "of which checkpoint: 900, or best; the newest when left out";
   constexpr const char* kWhichNode = "weights of which node; the mean of all when left out";
   std::optional<int64_t> node;
   std::string folder, prompt = "\n", data_folder;

@@ -28,11 +28,16 @@ using nlohmann::json;
 struct Stopped {};  // thrown and caught in this file
 
 // What may differ between two commands for the same race: none of it changes a result.
-const std::set<std::string> kFree = {"out", "threads", "log_every", "checkpoint_every"};
+bool is_free(const std::string& setting) {
+  Config any;
+  for (const Option& option : any.options())
+    if (option.name == setting) return option.change == Change::free;
+  return false;
+}
 // And what differs between the runs of one race.
 const std::set<std::string> kOwn = {"optimizer", "recipe", "seed"};
 
-bool is_compared(const std::string& name) { return !kFree.contains(name); }
+bool is_compared(const std::string& name) { return !is_free(name); }
 bool is_shared(const std::string& name) {
   bool own = name.starts_with("optimizer.") || kOwn.contains(name) || may_be_own(name);
   return is_compared(name) && !own;
@@ -41,10 +46,7 @@ bool is_shared(const std::string& name) {
 std::string settings_text(const Config& config, bool (*wanted)(const std::string&)) {
   std::string text;
   for_each_setting(config, [&](const std::string& name, const Option& option) {
-    std::string value = option_text(option);
-    std::error_code unknown;  // of a folder that is not there
-    if (name == "data") value = std::filesystem::weakly_canonical(value, unknown).string();
-    if (wanted(name)) text += fmt::format("{} = {}\n", name, value);
+    if (wanted(name)) text += fmt::format("{} = {}\n", name, comparable(option));
   });
   return text;
 }
@@ -130,6 +132,7 @@ Race::Race(const RaceOptions& options)
 Config Race::config(const Contender& contender, double rate, int64_t seed) const {
   Config config = contender_config(options_.shared, contender, rate);
   config.seed = base_.seed + seed;
+  config.keep_best = false;  // the last one counts
   config.out = fmt::format("{}/{}/lr{}/seed{}", base_.out, contender.folder, rate, config.seed);
   return config;
 }
@@ -190,7 +193,7 @@ void Race::train_it(const Config& config, const std::string& title) {
       remember_settings();
       progress_->update(before + row.step, row.train_loss, row.lr, row.tokens_per_s);
     });
-    if (summary.interrupted) {
+    if (summary.end != TrainSummary::done) {
       progress_->finish();
       fmt::print("stopped in {}, after its step {}\n", title, summary.step);
       throw Stopped();

@@ -51,7 +51,7 @@ struct Entrant {
 };
 
 // Runs that are done are read, one that was stopped goes on from its checkpoint. Nothing, where
-// a signal came before the end. InputError where the folder holds a race with other settings, or
+// a signal, or the end of max_minutes, came before it was over. InputError where the folder holds a race with other settings, or
 // where two runs of one seed did not begin with the same loss, to the bit.
 std::optional<std::vector<Entrant>> run_race(const RaceOptions& options);
 

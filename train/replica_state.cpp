@@ -6,7 +6,6 @@
 #include <set>
 
 #include "dist/collect.h"
-#include "train/checkpoint.h"
 #include "train/checksum.h"
 #include "train/revision.h"
 
@@ -52,6 +51,27 @@ std::string graph_text(const Strategy& strategy) {
   return edges.empty() ? "" : checksum_text(crc32c(edges.data(), edges.size()));
 }
 
+// "model/NAME", of a checkpoint's weights to use.
+Tensor of_model(const Checkpoint& checkpoint, const std::string& asked, const Shape& whole) {
+  const std::string name = asked.substr(kModel.size());
+  if (!checkpoint.model.contains(name)) {
+    throw InputError(fmt::format("{}: no parameter '{}'; the checkpoint is of another model",
+                                 checkpoint.path, name));
+  }
+  Tensor saved = checkpoint.model.read(name);
+  if (saved.shape() == whole) return saved;
+  throw InputError(
+      fmt::format("{}: '{}' is {}, the model wants {}; use the settings the run began with",
+                  checkpoint.path, name, text(saved.shape()), text(whole)));
+}
+
+void require_all_parameters(const Checkpoint& checkpoint, size_t asked) {
+  if (asked == checkpoint.model.names().size()) return;
+  throw InputError(
+      fmt::format("{}: holds {} parameters, the model has {}; the checkpoint is of another model",
+                  checkpoint.path, checkpoint.model.names().size(), asked));
+}
+
 // Looks tensors up in a checkpoint, on rank 0.
 class Source {
  public:
@@ -72,7 +92,7 @@ class Source {
   }
 
   Tensor find(const std::string& name, const Shape& whole) const {
-    if (name.starts_with(kModel)) return of_model(name.substr(kModel.size()), whole);
+    if (name.starts_with(kModel)) return of_model(checkpoint_, name, whole);
     if (contains(name)) return of_state(name, whole);
     if (nodes_.empty()) {
       throw InputError(fmt::format(
@@ -94,11 +114,7 @@ class Source {
   void require_all(const std::set<std::string>& asked) const {
     size_t state = 0, model = 0, extra = 0;
     for (const std::string& name : asked) name.starts_with(kModel) ? model++ : state++;
-    if (model > 0 && model != checkpoint_.model.names().size()) {
-      throw InputError(fmt::format(
-          "{}: holds {} parameters, the model has {}; the checkpoint is of another model",
-          checkpoint_.path, checkpoint_.model.names().size(), model));
-    }
+    if (model > 0) require_all_parameters(checkpoint_, model);
     for (const std::string& name : checkpoint_.optimizer.names()) {
       bool of_ranks =
           name.starts_with("node.") || name.starts_with("outer.") || name.starts_with("strategy.");
@@ -118,17 +134,6 @@ class Source {
     std::string name = node(k) + kMass;
     return contains(name) ? item(checkpoint_.optimizer.read(name)) : 1;
   }
-  Tensor of_model(const std::string& name, const Shape& whole) const {
-    if (!checkpoint_.model.contains(name)) {
-      throw InputError(fmt::format("{}: no parameter '{}'; the checkpoint is of another model",
-                                   checkpoint_.path, name));
-    }
-    Tensor saved = checkpoint_.model.read(name);
-    if (saved.shape() == whole) return saved;
-    throw InputError(
-        fmt::format("{}: '{}' is {}, the model wants {}; use the settings the run began with",
-                    checkpoint_.path, name, murmur::text(saved.shape()), murmur::text(whole)));
-  }
   Tensor of_state(const std::string& name, const Shape& whole) const {
     Tensor saved = checkpoint_.optimizer.read(name);
     if (saved.shape() == whole) return saved;
@@ -145,7 +150,7 @@ class Source {
 }  // namespace
 
 void save_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
-                  Communicator& c, int64_t tokens) {
+                  Communicator& c, const std::map<std::string, int64_t>& counters, int64_t keep) {
   const Parameters& parameters = replica.model.parameters;
   bool own = strategy.own_weights() && c.size() > 1;
   std::string prefix = own ? node(c.node()) : "";
@@ -162,12 +167,12 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
     pieces.push_back({s.own ? prefix + s.name : s.name, s.tensor.shape(), 0, s.tensor});
   std::vector<NamedTensor> state = named(collect(c, pieces));
   CheckpointState rest;
-  rest.counters["tokens"] = tokens;
+  rest.counters = counters;
   rest.text["revision"] = revision();
   rest.text[kGraph] = graph_text(strategy);
   replica.with_weights_to_use([&] {
     std::vector<NamedTensor> model = named(collect(c, weights_of(parameters, "", "")));
-    if (c.rank() == 0) save_checkpoint(run_dir, step, model, state, rest);
+    if (c.rank() == 0) save_checkpoint(run_dir, step, model, state, rest, keep);
   });
   from_rank_zero(c, "checkpoint on the disk", step);  // a slow one has a name
 }
@@ -207,6 +212,18 @@ bool restore_replica(const std::string& run_dir, int64_t step, Replica& replica,
       distribute(c, find, {{name, s.tensor.shape(), 0, s.tensor}});
   }
   return true;
+}
+
+void begin_with_weights(const std::optional<Checkpoint>& from, Replica& replica, Strategy& strategy,
+                        Communicator& c) {
+  Parameters& parameters = replica.model.parameters;
+  Find find = [&](const std::string& name, const Shape& whole) {
+    return of_model(*from, name, whole);
+  };
+  std::set<std::string> asked = distribute(c, find, weights_of(parameters, kModel, ""));
+  if (from) require_all_parameters(*from, asked.size());
+  parameters.refresh_shadow();
+  strategy.weights_replaced();
 }
 
 }  // namespace murmur

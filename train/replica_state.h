@@ -11,20 +11,25 @@
 // Rank 0 alone reads and writes files.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 
 #include "dist/replica.h"
+#include "train/checkpoint.h"
 
 namespace murmur {
 
-// All ranks call these together.
+// All ranks call these together. `keep` checkpoints are left.
 void save_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
-                  Communicator& c, int64_t tokens);
+                  Communicator& c, const std::map<std::string, int64_t>& counters, int64_t keep);
 // InputError where the checkpoint is of another model or another optimizer. Ranks that trained
 // weights of their own go on so where there are as many of them again; any others begin with the
 // mean. False where they do.
 bool restore_replica(const std::string& run_dir, int64_t step, Replica& replica, Strategy& strategy,
                      Communicator& c, const std::string& optimizer);
+// The weights to use of a checkpoint that rank 0 has opened, and nothing else of it.
+void begin_with_weights(const std::optional<Checkpoint>& from, Replica& replica, Strategy& strategy,
+                        Communicator& c);
 
 }  // namespace murmur

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "train/files.h"
+#include "train/identity.h"
 
 namespace murmur {
 
@@ -49,6 +50,48 @@ void load_parameters(const Checkpoint& checkpoint, Parameters& parameters,
                     checkpoint.path, checkpoint.model.names().size(), found));
   }
   parameters.refresh_shadow();
+}
+
+namespace {
+
+// RUN, and the step where a checkpoint was named.
+std::pair<std::string, std::optional<int64_t>> named_weights(const std::string& folder) {
+  std::filesystem::path path = std::filesystem::path(folder + "/").parent_path();
+  std::optional<int64_t> step = checkpoint_step(path.filename().string());
+  if (!step || path.parent_path().filename() != "checkpoint") return {folder, {}};
+  std::string run = path.parent_path().parent_path().string();
+  return {run.empty() ? "." : run, step};
+}
+
+}  // namespace
+
+std::string run_of_weights(const std::string& folder) { return named_weights(folder).first; }
+
+Checkpoint open_weights(const Config& config, const std::string& tokenizer_path) {
+  const auto [run, step] = named_weights(config.init_from);
+  if (!has_checkpoint(run)) {
+    throw InputError(fmt::format(
+        "init_from: '{}' is no run with a checkpoint; name one, or a folder of `murmur export`",
+        config.init_from));
+  }
+  if (std::filesystem::exists(run + "/config.toml")) {
+    const int64_t heads = make_config(read_toml(run + "/config.toml")).n_head;
+    if (heads != config.n_head) {
+      throw InputError(fmt::format("n_head: the weights of '{}' are for {} heads, not {}", run,
+                                   heads, config.n_head));
+    }
+  }
+  if (std::filesystem::exists(run + "/tokenizer.json")) {
+    const std::string theirs = tokenizer_digest(run + "/tokenizer.json"),
+                      ours = tokenizer_digest(tokenizer_path);
+    if (theirs != ours) {
+      throw InputError(
+          fmt::format("init_from: '{}' has another tokenizer ({}) than the data ({}); prepare the "
+                      "data with its",
+                      run, theirs, ours));
+    }
+  }
+  return load_checkpoint(run, step);
 }
 
 Run open_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node) {

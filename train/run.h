@@ -17,8 +17,9 @@ struct Run {
   int64_t step;
 };
 
-// The newest checkpoint, or the one of `step`; the mean of all nodes, or `node` alone, where they
-// have weights of their own. InputError where the folder is no run, or has no such node.
+// The newest checkpoint, or the one of `step` (perhaps kBestStep); the mean of all nodes, or `node`
+// alone, where they have weights of their own. InputError where the folder is no run, or has no
+// such node.
 Run open_run(const std::string& folder, std::optional<int64_t> step = {},
              std::optional<int64_t> node = {});
 
@@ -26,6 +27,12 @@ Run open_run(const std::string& folder, std::optional<int64_t> step = {},
 // eval and other programs, without state to resume from.
 void export_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
                 const std::string& out);
+
+// What --init-from names: RUN, or RUN/checkpoint/step-00001000. The run's folder, its tokenizer and
+// settings, and the checkpoint. InputError where the number of heads, which no tensor shows, or the
+// tokenizer is not that of `config`.
+std::string run_of_weights(const std::string& folder);
+Checkpoint open_weights(const Config& config, const std::string& tokenizer_path);
 
 // Copies the saved parameters in. InputError names a missing, surplus or misshapen one.
 void load_parameters(const Checkpoint& checkpoint, Parameters& parameters,

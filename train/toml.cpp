@@ -16,7 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_path(const std::string& name) { return name == "data" || name == "out"; }
+bool is_path(const std::string& name) {
+  return name == "data" || name == "out" || name == "init_from";
+}
 bool is_table(const std::string& name) {
   return name == "optimizer" || name == "auxiliary" || name == "strategy";
 }

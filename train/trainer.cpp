@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <utility>
 
 #include "dist/collect.h"
@@ -62,6 +63,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
       partition_(partition_of(config, data_, c.nodes())),
       strategy_(joined(config, c)),
       replica_(settings_of(config, data_.vocab_size()), c, *strategy_),
+      position_(config.batch_size, config.block_size, c.nodes(), partition_.has_value()),
       schedule_(make_schedule(config)),
       device_(device_of(config)),
       faults_(config.faults),
@@ -72,6 +74,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
     throw InputError("faults: only strategies that go by a graph go on without a node; use gossip");
   data_.sequences_per_epoch(Split::train, config.block_size);  // refuses data shorter than a block
   start_ = from_rank_zero(c_, "first step", leads() ? prepare_folder(resume, from) : 0);
+  position_.share(c_);
   bool fewer = faults_.loses() && faults_.members(start_, c.nodes()) != c.members();
   if (fewer) c_.set_members(faults_.members(start_, c.nodes()));
   // A script counts on its nodes: where it loses some, a real loss ends the run.
@@ -87,10 +90,20 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
     saved_ = start_;
   } else {
     from_mean_ = there && strategy_->own_weights() && c_.size() > 1;
+    if (!there && !config_.init_from.empty()) {
+      std::optional<Checkpoint> weights;
+      if (leads()) weights = open_weights(config_, data_.tokenizer_path());
+      begin_with_weights(weights, replica_, *strategy_, c_);
+    }
   }
   // Saved again it is the newest: an interruption now cannot wake the steps that were dropped.
   if (from) save(start_);
+  constexpr double kSlowDisk = 1e8;  // bytes a second, until one has been seen
+  double bytes = double(4 * replica_.model.parameters.count() + replica_.update.state_bytes());
+  reserve_ = std::max(reserve_, bytes / kSlowDisk);
+  asked_at_ = seconds_since_start();
   if (!leads()) return;
+  if (std::optional<BestCheckpoint> best = best_checkpoint(config_.out)) best_loss_ = best->loss;
   write_file_durably(config_.out + "/config.toml", to_toml(config_, config_.out));
   if (!data_.tokenizer_path().empty()) {
     write_file_durably(config_.out + "/tokenizer.json", read_file(data_.tokenizer_path()));
@@ -106,14 +119,40 @@ int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
         "out: '{}' holds a run of {} steps; add --resume to go on, or name another folder",
         config_.out, list_checkpoints(config_.out).back()));
   }
-  if (from) return *from;
-  return there ? list_checkpoints(config_.out).back() : -1;
+  if (!there && !from) return -1;
+  int64_t step = find_checkpoint(config_.out, from);
+  position_.restore(step, checkpoint_state(config_.out, step).counters);
+  if (std::filesystem::exists(config_.out + "/config.toml"))
+    tell_changes(make_config(read_toml(config_.out + "/config.toml")), step);
+  return step;
+}
+
+// What goes on in another way than it began, for the header.
+void Trainer::tell_changes(const Config& began, int64_t step) {
+  std::vector<std::string> changed = changes(began, config_);
+  if (changed.empty()) return;
+  changed_ = fmt::format("changed {}\n", fmt::join(changed, ", "));
+  auto rate = [](const Config& c, int64_t at) {
+    return make_schedule(c).factor(at) * make_routes(c)[0].use.optimizer->learning_rate;
+  };
+  double before = rate(began, std::min(step + 1, began.steps)), after = rate(config_, step + 1);
+  bool jumps = std::abs(after - before) > 0.01 * std::max(after, before);
+  if (jumps && step < config_.steps)
+    changed_ += fmt::format("rate    {:.3g} at step {}; as the run began it would be {:.3g}\n",
+                            after, step + 1, before);
 }
 
 void Trainer::save(int64_t step) {
-  save_replica(config_.out, step, replica_, *strategy_, c_,
-               step * config_.batch_size * config_.block_size);
+  double begin = seconds_since_start();
+  save_replica(config_.out, step, replica_, *strategy_, c_, position_.counters(step), config_.keep);
   saved_ = step;
+  reserve_ = std::max(reserve_, seconds_since_start() - begin);
+}
+
+// Is there just enough of it left to save?
+bool Trainer::out_of_time() const {
+  double end = seconds_since_start() + reserve_ + longest_wait_;
+  return config_.max_minutes > 0 && end > 60 * config_.max_minutes;
 }
 
 void Trainer::print_header() const {
@@ -132,13 +171,16 @@ void Trainer::print_header() const {
              data_.tokens(Split::train), data_.tokens(Split::val));
   if (partition_) fmt::print("parts   {}\n", partition_->summary());
   int64_t per_step = config_.batch_size * config_.block_size;
-  fmt::print("run     {}: {} steps of {} tokens ({:.2f} epochs), {}\n\n", config_.out,
+  std::string weights =
+      config_.init_from.empty() ? "" : fmt::format(", weights of {}", config_.init_from);
+  fmt::print("run     {}: {} steps of {} tokens ({:.2f} epochs), {}\n{}\n", config_.out,
              config_.steps, per_step,
-             double(config_.steps * config_.batch_size) /
+             double(position_.sequences(config_.steps)) /
                  double(data_.sequences_per_epoch(Split::train, config_.block_size)),
              start_ ? fmt::format("going on after step {}{}", start_,
                                   from_mean_ ? ", all nodes with the mean of its weights" : "")
-                    : fmt::format("seed {}", config_.seed));
+                    : fmt::format("seed {}{}", config_.seed, weights),
+             changed_);
   fmt::print("{}\n",
              routing_table(replica_.update.routes(), replica_.model.parameters.whole_banks()));
   std::fflush(stdout);
@@ -146,10 +188,10 @@ void Trainer::print_header() const {
 
 // This rank's sequences of a step: its share of one batch for all, or as many of its own text.
 Batch Trainer::batch_of(int64_t number) const {
-  int64_t step = number - 1, count = replica_.sequences();
-  if (partition_) return partition_->batch(c_.node(), step * count, count);
+  int64_t done = number - 1, count = replica_.sequences();
+  if (partition_) return partition_->batch(c_.node(), position_.sequences(done, c_.node()), count);
   return data_.batch(Split::train, uint64_t(config_.seed),
-                     step * config_.batch_size + replica_.first_sequence(), count,
+                     position_.sequences(done) + replica_.first_sequence(), count,
                      config_.block_size);
 }
 
@@ -167,29 +209,32 @@ Trainer::Launched Trainer::launch(int64_t number) {
   Launched step;
   step.row.step = number;
   step.row.lr = factor * replica_.update.routes()[0].use.optimizer->learning_rate;
-  step.row.tokens = number * config_.batch_size * config_.block_size;
+  step.row.tokens = position_.tokens(number);
   if (c_.size() > 1) step.row.nodes = c_.size();
   step.loss = e.read_later(replica_.loss());
   step.gradient_squares = e.read_later(replica_.update.gradient_squares());
   return step;
 }
 
-// The losses of all ranks; whether one of them was asked to stop, or to save.
+// The losses of all ranks; whether one of them is to stop, or was asked to save.
 std::vector<double> Trainer::agree(std::vector<double> losses) {
-  int64_t count = int64_t(losses.size());
+  double now = seconds_since_start();
+  longest_wait_ = std::max(0.9 * longest_wait_, now - std::exchange(asked_at_, now));
+  size_t count = losses.size();
   int saves = saves_asked();
-  losses.push_back(double(interrupted()));
-  losses.push_back(double(saves > saves_seen_));
+  for (bool asked : {interrupted(), out_of_time(), saves > saves_seen_})
+    losses.push_back(double(asked));
   if (c_.size() > 1) {
-    Tensor all = Tensor::of(losses, {count + 2}, DType::f64);
+    Tensor all = Tensor::of(losses, {int64_t(losses.size())}, DType::f64);
     all_reduce(c_, "losses", {all});
     losses = to_vector(all);
   }
-  stop_ = stop_ || losses[size_t(count)] > 0;
-  bool save = losses[size_t(count) + 1] > 0;
+  by_signal_ = by_signal_ || losses[count] > 0;
+  stop_ = stop_ || by_signal_ || losses[count + 1] > 0;
+  bool save = losses[count + 2] > 0;
   save_ = save_ || save;
   saves_seen_ = save ? saves_asked() : saves;  // what ranks of one process were asked, they share
-  losses.resize(size_t(count));
+  losses.resize(count);
   for (double& loss : losses) loss /= strategy_->own_weights() ? c_.size() : 1;
   return losses;
 }
@@ -228,25 +273,28 @@ void Trainer::finish(size_t keep) {
 }
 
 // The loss of the weights to use; where nodes have their own, also how far apart they are and how
-// each of them does, on an N-th of the text. False where it was interrupted.
-bool Trainer::evaluate_now(LogRow& row) {
+// each of them does, on an N-th of the text. Nothing where it was interrupted.
+std::optional<Evaluation> Trainer::evaluate_now(LogRow& row) {
   std::optional<Evaluation> e;
   replica_.with_weights_to_use([&] {
     std::optional<ValidationProgress> progress;
     if (speaks()) progress.emplace(stdout);
     auto go_on = [&](int64_t done, int64_t total) {
       if (progress) progress->update(done, total);
-      return !interrupted();
+      return !interrupted() && !out_of_time();
     };
     e = evaluate(replica_.model.gpt, data_, config_.batch_size,
-                 row.step == config_.steps ? 0 : config_.eval_batches, &c_, go_on);
+                 {.at_most = row.step == config_.steps ? 0 : config_.eval_batches,
+                  .sample = config_.eval_batches,
+                  .ranks = &c_,
+                  .go_on = go_on});
   });
-  if (!e) return false;
+  if (!e) return e;
   row.val_loss = e->loss;
   row.bits_per_byte = e->bits_per_byte;
-  if (!strategy_->own_weights() || c_.size() == 1) return true;
+  if (!strategy_->own_weights() || c_.size() == 1) return e;
   int64_t batches = std::max<int64_t>(1, config_.eval_batches / c_.size());
-  double own = evaluate(replica_.model.gpt, data_, config_.batch_size, batches)->loss;
+  double own = evaluate(replica_.model.gpt, data_, config_.batch_size, {.at_most = batches})->loss;
   Tensor losses = Tensor::zeros({2, c_.size()}, DType::f64);
   losses.data<double>()[c_.rank()] = item(replica_.loss());
   losses.data<double>()[c_.size() + c_.rank()] = own;
@@ -259,22 +307,35 @@ bool Trainer::evaluate_now(LogRow& row) {
   row.consensus_spectral = apart.spectral;
   for (const auto& [name, value] : strategy_->health())
     if (name == "tracker_error") row.tracker_error = value;
-  return true;
+  return e;
+}
+
+// Losses over the same batches are compared: the last validation reads more.
+void Trainer::keep_if_best(int64_t step, double loss) {
+  if (!config_.keep_best) return;
+  if (!from_rank_zero(c_, "whether this is the best", leads() && loss < best_loss_)) return;
+  if (saved_ != step) save(step);
+  best_loss_ = loss;
+  if (leads()) mark_best(config_.out, {step, loss}, config_.keep);
 }
 
 // Of the weights after a step that is in the log. False where it was interrupted.
 bool Trainer::validate(int64_t number) {
   bool logged = last_row_.step == number;  // else by a rank that is lost
   LogRow row = logged ? last_row_ : LogRow{.step = number};
-  if (!evaluate_now(row)) return false;
+  std::optional<Evaluation> e = evaluate_now(row);
+  asked_at_ = seconds_since_start();
+  if (!e) return false;
   std::string bits =
       row.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *row.bits_per_byte) : "";
   std::string apart = row.consensus ? fmt::format(", nodes {:.2e} apart", *row.consensus) : "";
   say(fmt::format("step {:>6}  validation loss {:.4f} nats per token{}{}", number, *row.val_loss,
                   bits, apart));
-  if (!leads() || !logged) return true;
-  if (!log_) open_log(number);
-  if (log_->last() && log_->last()->step == number) log_->complete(row);
+  if (leads() && logged) {
+    if (!log_) open_log(number);
+    if (log_->last() && log_->last()->step == number) log_->complete(row);
+  }
+  keep_if_best(number, e->of_sample);
   return true;
 }
 
@@ -342,8 +403,9 @@ bool Trainer::lacks_validation() {
 
 void Trainer::stopped_after(int64_t number) {
   if (speaks()) progress_->finish();
-  say(fmt::format("stopped after step {}{}; the checkpoint is written, --resume goes on", number,
-                  number == config_.steps ? ", before the end of the last validation" : ""));
+  say(fmt::format("stopped after step {}{}{}; the checkpoint is written, --resume goes on", number,
+                  number == config_.steps ? ", before the end of the last validation" : "",
+                  by_signal_ ? "" : ", for its time is over (max_minutes)"));
 }
 
 TrainSummary Trainer::run() {
@@ -379,7 +441,8 @@ TrainSummary Trainer::run() {
     summary.step = number;
     if (stop_ && !complete_) stopped_after(number);
   }
-  summary.interrupted = stop_ && !complete_;
+  if (stop_ && !complete_)
+    summary.end = by_signal_ ? TrainSummary::interrupted : TrainSummary::out_of_time;
   if (faults_.loses()) summary.step = wait_for_all(summary.step);
   if (leads()) {
     progress_->finish();

@@ -15,7 +15,8 @@ namespace murmur {
 struct TrainSummary {
   int64_t step = 0;          // the last one done
   int64_t state_bytes = 0;   // of the optimizers' state
-  bool interrupted = false;  // by a signal: steps, or the last validation, are left for --resume
+  // Where it is not done, steps, or the last validation, are left for --resume.
+  enum End { done, interrupted, out_of_time } end = done;
 };
 
 // The loss or a gradient is not finite: too high a learning rate, nearly always.
@@ -25,8 +26,9 @@ struct Diverged : Error {
 
 // Trains and writes the run folder. With `resume` it goes on from the newest checkpoint, bit for
 // bit as if it had never stopped; without, a folder that holds a checkpoint is refused. With `from`
-// it goes on from that step's checkpoint, and drops what came after it. On a signal that asks for
-// it (train/interrupt.h) the step is finished, a checkpoint written, and the call returns.
+// it goes on from that step's checkpoint (perhaps kBestStep), and drops what came after it. On a
+// signal that asks for it (train/interrupt.h), and ahead of config.max_minutes, the step is
+// finished, a checkpoint written, and the call returns.
 //
 // With `watch` nothing is printed: it sees every row of the log instead, and whoever watches has
 // called catch_interrupts().

@@ -125,6 +125,34 @@ TEST_CASE("names hold eight digits or more, and come back as steps") {
   }
 }
 
+TEST_CASE("the newest and the best are kept, until what came before the best is gone back to") {
+  TemporaryFolder folder;
+  Run run;
+  CHECK(!best_checkpoint(folder.path()));
+  for (int64_t step : {100, 200, 300, 400}) {
+    run.save(folder.path(), step);
+    if (step == 200) mark_best(folder.path(), {step, 1.0 / 3});
+  }
+  CHECK(list_checkpoints(folder.path()) == Steps{200, 300, 400});
+  CHECK(best_checkpoint(folder.path())->step == 200);
+  CHECK(best_checkpoint(folder.path())->loss == 1.0 / 3);
+  CHECK(mark_of(load_checkpoint(folder.path(), kBestStep)) == 200);
+  CHECK(find_checkpoint(folder.path(), kBestStep) == 200);
+  CHECK(find_checkpoint(folder.path()) == 400);
+  mark_best(folder.path(), {400, 0.25});
+  CHECK(list_checkpoints(folder.path()) == Steps{200, 300, 400});
+  run.save(folder.path(), 350);  // the best went with the other later ones
+  CHECK(!best_checkpoint(folder.path()));
+  CHECK(says(input_error_of([&] { find_checkpoint(folder.path(), kBestStep); }), folder.path(),
+             "step-00000350"));
+  run.save(folder.path(), 400);
+  CHECK(!best_checkpoint(folder.path()));
+  for (const char* nonsense : {"", "step-00000400", "400 1", "step-00000500 1\n"}) {
+    put_bytes(folder / "checkpoint/best", nonsense);
+    CHECK(!best_checkpoint(folder.path()));
+  }
+}
+
 TEST_CASE("the newest two are kept, `latest` names the newest, nothing else is left") {
   TemporaryFolder folder;
   Run run;

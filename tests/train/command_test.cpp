@@ -107,10 +107,12 @@ TEST_CASE("data info shows how a partition deals the text out, as a run with it 
 TEST_CASE("train writes the promised run folder") {
   const Finished& f = finished();
   auto files = files_below(f.run);
-  CHECK(names_in(files) == Words{"checkpoint/latest", "checkpoint/step-00000006/model.safetensors",
-                                 "checkpoint/step-00000006/optimizer.safetensors",
-                                 "checkpoint/step-00000006/state.json", "config.toml", "log.jsonl",
-                                 "loss.png", "tokenizer.json"});
+  Words names = {"checkpoint/best", "checkpoint/latest"};
+  for (std::string step : {"step-00000004", "step-00000006"})  // the best at their time
+    for (const char* file : {"model.safetensors", "optimizer.safetensors", "state.json"})
+      names.push_back("checkpoint/" + step + "/" + file);
+  CHECK(names_in(files) == names + Words{"config.toml", "log.jsonl", "loss.png", "tokenizer.json"});
+  CHECK(files["checkpoint/best"].starts_with("step-00000006 "));
   CHECK(files["loss.png"].starts_with("\x89PNG"));
   CHECK(files["tokenizer.json"] == files_below(f.data)["tokenizer.json"]);
   CHECK(files["checkpoint/latest"] == "step-00000006\n");

@@ -451,6 +451,9 @@ TEST_CASE("after a signal the same command ends the race as if nothing had happe
   CHECK(!std::filesystem::exists(place() / "stopped/compare.json"));
   CHECK(runs_in(output_of(race("stopped", flags))) == 3);
   CHECK(timeless(result_of("stopped")) == timeless(result_of("calm")));
+  // A limit of time is for the whole race, and no mistake.
+  CHECK(contains(output_of(race("limited", flags + Words{"--max-minutes", "0.001"})),
+                 "the same command goes on"));
 }
 
 TEST_CASE("a rate that diverges is a rate that lost; the race goes on") {

@@ -11,6 +11,7 @@
 
 #include "tests/train/temporary_folder.h"
 #include "train/dirichlet.h"
+#include "train/position.h"
 
 using namespace murmur;
 
@@ -385,4 +386,41 @@ TEST_CASE("a folder that does not record its documents is refused with what to d
     CHECK(says(input_error_of([&] { Partition(data, rule, 2, 1, 8); }), folder.path(),
                "prepare the data again"));
   }
+}
+
+TEST_CASE(
+    "how far a text was read is a function of the step, also of a run that goes on otherwise") {
+  Position first(10, 4, 3, true);  // 3, 3 and 4 sequences a step, of 4 tokens
+  CHECK(first.tokens(5) == 200);
+  CHECK(first.sequences(5) == 50);
+  std::vector<int64_t> read;
+  for (int node = 0; node < 3; node++) read.push_back(first.sequences(5, node));
+  CHECK(read[0] + read[1] + read[2] == 50);
+  CHECK(*std::min_element(read.begin(), read.end()) == 15);
+  CHECK(*std::max_element(read.begin(), read.end()) == 20);
+  // Another batch size: every node where it was, and from there its new share.
+  Position smaller(6, 4, 3, true);
+  smaller.restore(5, first.counters(5));
+  for (int node = 0; node < 3; node++) {
+    CHECK(smaller.sequences(5, node) == read[size_t(node)]);
+    CHECK(smaller.sequences(7, node) == read[size_t(node)] + 4);
+  }
+  CHECK(smaller.tokens(7) == 200 + 2 * 24);
+  // Longer sequences: the same tokens are behind it.
+  Position longer(6, 8, 3, true);
+  longer.restore(5, first.counters(5));
+  CHECK(longer.tokens(5) == 200);
+  CHECK(longer.sequences(5) == 25);
+  CHECK(longer.sequences(6) == 31);
+  // Other nodes, or a text for all: each has read as much. So in checkpoints that know tokens only.
+  for (bool apart : {true, false}) {
+    Position others(8, 4, 2, apart);
+    others.restore(5, first.counters(5));
+    CHECK(others.sequences(5, 0) == 25);
+    CHECK(others.sequences(6, 1) == 29);
+    CHECK(others.counters(5).size() == (apart ? 3 : 1));
+  }
+  Position old(10, 4, 2, true);
+  old.restore(5, {{"tokens", 200}});
+  CHECK(old.counters(7) == Position(10, 4, 2, true).counters(7));
 }

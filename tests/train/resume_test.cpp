@@ -1,5 +1,6 @@
 // tests/train/resume_test.cpp - however a run is interrupted, going on gives the bits of a run that
 // never stopped: the same tensors in the last checkpoint, the same numbers in the log.
+#include <fmt/format.h>
 #include <unistd.h>  // usleep
 
 #include <cmath>
@@ -166,7 +167,8 @@ TEST_CASE("a signal finishes the step and saves; resuming loses nothing") {
 
 TEST_CASE("SIGUSR1 saves, and the run goes on") {
   // No checkpoint is due before the end.
-  Command command(constant("saved", "adamw", 1000, {"--checkpoint-every", "0"}));
+  Command command(
+      constant("saved", "adamw", 1000, {"--checkpoint-every", "0", "--keep-best", "false"}));
   wait_for_file(place() / "saved/log.jsonl", 500);
   command.send(SIGUSR1);
   Outcome outcome = command.wait();
@@ -269,6 +271,146 @@ TEST_CASE("resuming a finished run changes neither checkpoint nor log") {
   CHECK(files_below(place() / "finished") == before);
 }
 
+TEST_CASE("with another batch size or other ranks a run reads on where it was") {
+  // Weights that stay as they are: a loss tells which sequences were read.
+  auto still = [](const std::string& name, int steps, int batch, const Words& more = {}) {
+    Words words = constant(name, "adamw", steps, Words{"--lr", "0"} + more);
+    return with(words, "--batch-size", std::to_string(batch));
+  };
+  output_of(still("twos", 12, 2));
+  std::vector<LogRow> twos = read_log(place() / "twos/log.jsonl");
+  output_of(still("fours", 3, 4));  // as six of two
+  output_of(resumed("fours", {"--steps", "5", "--batch-size", "2"}));
+  output_of(resumed("fours", {"--steps", "6", "--batch-size", "6", "--nodes", "3"}));
+  output_of(resumed("fours", {"--steps", "7", "--batch-size", "2", "--nodes", "1"}));
+  std::vector<LogRow> rows = read_log(place() / "fours/log.jsonl");
+  REQUIRE(rows.size() == 7);
+  CHECK(same_bits(rows[3].train_loss, twos[6].train_loss));
+  CHECK(same_bits(rows[4].train_loss, twos[7].train_loss));
+  double mean = (twos[8].train_loss + twos[9].train_loss + twos[10].train_loss) / 3;
+  CHECK(rows[5].train_loss == doctest::Approx(mean).epsilon(1e-6));
+  CHECK(same_bits(rows[6].train_loss, twos[11].train_loss));
+  const int64_t tokens[] = {64, 128, 192, 224, 256, 352, 384};
+  for (size_t i = 0; i < rows.size(); i++) CHECK(rows[i].tokens == tokens[i]);
+}
+
+TEST_CASE("what goes on in another way than it began is said in a line") {
+  output_of(constant("said", "adamw", 6, {}));
+  std::string same = output_of(resumed("said", {"--threads", "2", "--log-every", "3"}));
+  CHECK(!contains(same, "changed"));
+  CHECK(!contains(same, "rate    "));
+  std::string other = output_of(resumed(
+      "said", {"--batch-size", "2", "--steps", "7", "--seed", "8", "--optimizer.beta2", "0.9"}));
+  CHECK(
+      contains(other, "changed steps 6 -> 7, batch_size 4 -> 2, seed 1337 -> 8, optimizer.beta2 "));
+  CHECK(!contains(other, "rate    "));
+  // A schedule that has come down, and goes up again: 0.01 of a plateau of twelve steps.
+  output_of(with(constant("heated", "adamw", 6, {"--lr", "0.01", "--min-lr", "0.1"}), "--schedule",
+                 "wsd"));
+  other = output_of(resumed("heated", {"--steps", "14"}));
+  CHECK(contains(other, "changed steps 6 -> 14\n"));
+  CHECK(contains(other, "rate    0.01 at step 7; as the run began it would be 0.001\n"));
+}
+
+TEST_CASE("--max-minutes saves and stops in time, and --resume goes on") {
+  const Words limited = {"--max-minutes", "0.01"};
+  std::string told = output_of(constant("limited", "adamw", 1000000, limited));
+  CHECK(contains(told, "max_minutes"));
+  int64_t step = load_checkpoint(place() / "limited").step;
+  CHECK(read_log(place() / "limited/log.jsonl").back().step == step);
+  const std::string steps = std::to_string(step + 5);
+  output_of(resumed("limited", {"--steps", steps, "--max-minutes", "0"}));
+  output_of(constant("unlimited", "adamw", int(step) + 5));
+  check_same_run(place() / "limited", place() / "unlimited");
+  // Several ranks end after the same step.
+  told = output_of(constant("limited-3", "adamw", 1000000, limited + Words{"--nodes", "3"}));
+  CHECK(contains(told, "max_minutes"));
+}
+
+TEST_CASE("the checkpoint with the lowest validation loss is kept, and found as the best") {
+  const std::string run = place() / "best";
+  output_of(constant("best", "adamw", 8, {"--lr", "0.01"}));
+  output_of(resumed("best", {"--steps", "24", "--lr", "3"}));  // from bad to worse
+  std::vector<LogRow> rows = read_log(run + "/log.jsonl");
+  REQUIRE(*rows[7].val_loss < *rows[3].val_loss);
+  REQUIRE(*rows[7].val_loss < *rows[23].val_loss);
+  CHECK(list_checkpoints(run) == std::vector<int64_t>{4, 8, 24});
+  std::string said = output_of({"eval", run, "--step", "best", "--json"});
+  CHECK(contains(said, "\"step\": 8,"));
+  CHECK(contains(said, fmt::format("\"val_loss\": {},", *rows[7].val_loss)));
+  output_of({"sample", run, "--step", "best", "--tokens", "3"});
+  output_of({"export", run, "--step", "best", "--out", run + "-exported"});
+  CHECK(load_checkpoint(run + "-exported").step == 8);
+  check_refused({"eval", run + "-exported", "--step", "best"}, {"best", "step-00000008"});
+  // Of the validations before it, and those of another run of the same folder.
+  output_of(resumed("best", {"--resume-from", "best", "--steps", "9", "--keep", "1", "--lr", "3"}));
+  CHECK(list_checkpoints(run) == std::vector<int64_t>{8, 9});
+  output_of(constant("all-kept", "adamw", 8, {"--checkpoint-every", "1", "--keep", "5"}));
+  CHECK(list_checkpoints(place() / "all-kept") == std::vector<int64_t>{3, 4, 5, 6, 7, 8});
+}
+
+TEST_CASE("--init-from begins with the weights of another run, and with nothing else of it") {
+  auto val_loss = [](const std::string& run) {
+    return *read_log(run + "/log.jsonl").back().val_loss;
+  };
+  for (const char* optimizer : {"muon", "schedule_free_adamw"}) {
+    CAPTURE(optimizer);
+    const std::string source = std::string("source-") + optimizer, folder = place() / source;
+    output_of(constant(source, optimizer, 6));
+    output_of({"export", folder, "--out", folder + "-exported"});
+    for (const std::string& from :
+         {folder, folder + "-exported", folder + "/", folder + "/checkpoint/step-00000006"}) {
+      // Model and vocabulary are those of the run; with rate 0 the weights stay.
+      std::filesystem::remove_all(place() / "begun");
+      output_of({"train", "--data", place().data, "--out", place() / "begun", "--init-from", from,
+                 "--steps", "1", "--batch-size", "4", "--lr", "0", "--auxiliary.lr", "0",
+                 "--optimizer", "lion"});
+      CHECK(val_loss(place() / "begun") == val_loss(folder));
+      LogRow first = read_log(place() / "begun/log.jsonl").front();
+      CHECK(first.step == 1);
+      CHECK(first.tokens == 64);
+    }
+    // Trained further with new state, it is not the run that was resumed.
+    output_of(constant("anew", optimizer, 6, {"--init-from", folder}));
+    CHECK(load_checkpoint(place() / "anew").step == 6);
+    CHECK(val_loss(place() / "anew") < val_loss(folder));
+    std::filesystem::remove_all(place() / "anew");
+  }
+  const std::string source = place() / "source-muon";
+  for (const char* strategy : {"sharded", "fsdp", "local_sgd", "gossip", "gradient_tracking"}) {
+    CAPTURE(strategy);
+    std::filesystem::remove_all(place() / "begun");
+    output_of(
+        constant("begun", "adamw", 1,
+                 {"--init-from", source, "--lr", "0", "--nodes", "3", "--strategy", strategy}));
+    CHECK(val_loss(place() / "begun") == doctest::Approx(val_loss(source)).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("--init-from says in one line what does not fit") {
+  const std::string source = place() / "source";
+  output_of(constant("source", "adamw", 2));
+  auto refused = [&](const Words& more, const Words& parts) {
+    check_refused(
+        Words{"train", "--data", place().data, "--out", place() / "none", "--init-from", source} +
+            more,
+        parts);
+    CHECK(!std::filesystem::exists(place() / "none/log.jsonl"));
+  };
+  refused({"--n-embd", "32"}, {source, "wte.weight", "(256, 16)", "(256, 32)"});
+  refused({"--n-layer", "2"}, {source, "h.1."});
+  refused({"--n-head", "4"}, {"n_head", source, "2 heads, not 4"});
+  refused({"--bias", "false"}, {source, "parameters"});
+  check_refused({"train", "--data", place().data, "--out", place() / "none", "--init-from",
+                 place() / "nowhere"},
+                {"init_from", place() / "nowhere"});
+  const std::string letters = place() / "letters";
+  output_of({"data", "prepare", place() / "text.txt", "--tokenizer", "char", "--out", letters});
+  check_refused({"train", "--data", letters, "--out", place() / "none", "--init-from", source},
+                {"init_from", "tokenizer", "byte", "char"});
+  check_refused(resumed("source", {"--init-from", place() / "other"}), {"init_from", "none"});
+}
+
 TEST_CASE("--resume starts where there is no checkpoint yet") {
   output_of(constant("fresh", "muon", 4, {"--resume"}));
   output_of(constant("plain", "muon", 4));
@@ -285,7 +427,7 @@ TEST_CASE("--resume-from goes back to an earlier checkpoint and cuts the log the
     const std::string newest = run + "/checkpoint/step-00000009/model.safetensors";
     std::string bytes = files_below(run)["checkpoint/step-00000009/model.safetensors"];
     put_bytes(newest, bytes.substr(0, bytes.size() - 1));
-    check_refused(resumed("back"), {newest, "--resume-from step-00000006"});
+    check_refused(resumed("back"), {newest, "--resume-from step-00000008 or step-00000006"});
     check_refused({"eval", run}, {newest, "step-00000006", "--step"});
 
     CHECK(contains(output_of({"eval", run, "--step", step}), "at step 6"));
