@@ -54,13 +54,14 @@ Var attention(const Var& qkv, int64_t heads);  // -> (B, T, C)
 // tokens (B, T) int32, table (V, C), positions (>= T, C) or none -> (B, T, C)
 Var embedding(const Tensor& tokens, const Var& table, const Var& positions = {});
 
-// Mean over rows, in nats. logits (.., V), targets: one int32 per row.
-Var cross_entropy(const Var& logits, const Tensor& targets);
+// Mean over rows, in nats. logits (.., V), targets: one int32 per row. `vocabulary`: columns from
+// there on are padding, as if they were not there; 0: none is.
+Var cross_entropy(const Var& logits, const Tensor& targets, int64_t vocabulary = 0);
 // cross_entropy(linear(x, weight), targets), chunk of rows by chunk of rows: the logits of the last
 // chunk are kept for backward, those of earlier chunks are computed again there.
 // `chunk_elements` logits are alive at a time; 0 takes what suits the device: 16M, which caches
 // bear, on a CPU, and 4G on a GPU, where a second product costs more than the memory.
 Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
-                       int64_t chunk_elements = 0);
+                       int64_t vocabulary = 0, int64_t chunk_elements = 0);
 
 }  // namespace murmur

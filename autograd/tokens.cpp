@@ -23,14 +23,15 @@ Var embedding(const Tensor& tokens, const Var& table, const Var& positions) {
                 });
 }
 
-Var cross_entropy(const Var& logits, const Tensor& targets) {
+Var cross_entropy(const Var& logits, const Tensor& targets, int64_t vocabulary) {
   const Tensor& x = logits.value();
+  if (vocabulary == 0) vocabulary = x.cols();
   int64_t rows = x.rows();
   Tensor gradient(x.shape(), x.dtype(), x.device()),
       losses({rows}, compute_type(x.dtype()), x.device());
   const Engine& e = engine(x.device());
   e.copy(x, gradient);
-  e.cross_entropy(gradient, targets, losses, recording({logits}));
+  e.cross_entropy(gradient, targets, losses, recording({logits}), vocabulary);
   Tensor loss({}, losses.dtype(), x.device());
   e.sum(1 / double(rows), losses, loss);
   return record(loss, {logits}, [rows, dx = logits.sink(), gradient](const Tensor& dy) {
@@ -38,18 +39,19 @@ Var cross_entropy(const Var& logits, const Tensor& targets) {
   });
 }
 
-Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
+Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, int64_t vocabulary,
                        int64_t chunk_elements) {
   const Tensor hidden = x.value().view({x.value().rows(), x.value().cols()});
   const Tensor& w = weight.value();
   const Engine& e = engine(hidden.device());
-  int64_t rows = hidden.rows(), vocabulary = w.rows();
+  int64_t rows = hidden.rows(), columns = w.rows();
+  if (vocabulary == 0) vocabulary = columns;
   if (chunk_elements == 0)
     chunk_elements = hidden.device() == Device::cpu ? int64_t(1) << 24 : int64_t(1) << 32;
-  int64_t chunk = std::clamp<int64_t>(chunk_elements / vocabulary, 1, rows),
+  int64_t chunk = std::clamp<int64_t>(chunk_elements / columns, 1, rows),
           chunks = (rows + chunk - 1) / chunk;
   Tensor flat_targets = targets.view({rows});
-  Tensor buffer({chunk, vocabulary}, hidden.dtype(), hidden.device());
+  Tensor buffer({chunk, columns}, hidden.dtype(), hidden.device());
   Tensor losses({rows}, compute_type(hidden.dtype()), hidden.device());
   bool wanted = recording({x, weight});
   // Fills the first rows of `buffer` with the logits of chunk i, or with their gradient.
@@ -58,7 +60,7 @@ Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets,
     Tensor logits = buffer.slice(0, end - begin), part = losses.slice(begin, end);
     engine(hidden.device()).matmul(hidden.slice(begin, end), w, {logits}, {.transpose_b = true});
     engine(hidden.device())
-        .cross_entropy(logits, flat_targets.slice(begin, end), part, to_gradient);
+        .cross_entropy(logits, flat_targets.slice(begin, end), part, to_gradient, vocabulary);
   };
   for (int64_t i = 0; i < chunks; i++) run_chunk(i, wanted && i == chunks - 1);
   Tensor loss({}, losses.dtype(), hidden.device());

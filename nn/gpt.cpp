@@ -20,6 +20,10 @@ void check_config(const GptConfig& c) {
   positive("n_embd", c.n_embd);
   positive("block_size", c.block_size);
   positive("vocab_size", c.vocab_size);
+  if (c.true_vocab_size < 0 || c.true_vocab_size > c.vocab_size) {
+    throw InputError("vocab_size: " + std::to_string(c.vocab_size) + " is smaller than the " +
+                     std::to_string(c.true_vocab_size) + " tokens there are");
+  }
   if (c.n_embd % c.n_head != 0) {
     throw InputError("n_embd: " + std::to_string(c.n_embd) + " is not a multiple of n_head " +
                      std::to_string(c.n_head));
@@ -105,7 +109,7 @@ Var Gpt::hidden(const Tensor& tokens) const {
 Var Gpt::loss(const Tensor& tokens, const Tensor& targets) const {
   parameters_.enter(0);
   Var h = hidden(tokens);
-  Var loss = head_cross_entropy(h, head().var, to(h.value().device(), targets));
+  Var loss = head_cross_entropy(h, head().var, to(h.value().device(), targets), this->tokens());
   parameters_.leave(0);
   return loss;
 }

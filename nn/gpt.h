@@ -24,10 +24,13 @@ struct GptConfig {
   int64_t n_head = 4;
   int64_t n_embd = 128;  // C, the width
   int64_t block_size = 64;
-  int64_t vocab_size = 256;
+  int64_t vocab_size = 256;  // rows of the embedding and of the head
   Arch arch = Arch::gpt2;
   bool bias = true;            // gpt2 only
   bool checkpointing = false;  // compute activations of each branch again in backward
+  // Tokens there are; rows beyond are padding, which suits matrix units and takes no part in the
+  // loss. 0: as many as rows.
+  int64_t true_vocab_size = 0;
 };
 
 class Gpt {
@@ -37,9 +40,12 @@ class Gpt {
 
   // tokens, targets: (B, T) int32, T at most block_size.
   Var loss(const Tensor& tokens, const Tensor& targets) const;  // mean, in nats per token
-  Var logits(const Tensor& tokens) const;                       // (B, T, V)
+  Var logits(const Tensor& tokens) const;                       // (B, T, V), with padding
 
   const GptConfig& config() const { return config_; }
+  int64_t tokens() const {  // the model knows, without padding
+    return config_.true_vocab_size ? config_.true_vocab_size : config_.vocab_size;
+  }
   // Multiply-adds of one training token, forward and backward, counted as two operations each:
   // six per matrix weight, attention over half of T (causal).
   double flops_per_token(int64_t time) const;

@@ -48,11 +48,14 @@ inline void check_norm(const Tensor& x, const Tensor& residual, const Tensor& ga
         [&] { return "norm: rows of " + text(x) + ", gain " + text(gain); });
 }
 
-inline void check_cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& losses) {
-  check(targets.numel() == logits.rows() && losses.numel() == logits.rows(), [&] {
-    return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) + ", losses " +
-           text(losses);
-  });
+inline void check_cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& losses,
+                                int64_t vocabulary) {
+  check(targets.numel() == logits.rows() && losses.numel() == logits.rows() && vocabulary > 0 &&
+            vocabulary <= logits.cols(),
+        [&] {
+          return "cross_entropy: logits " + text(logits) + ", targets " + text(targets) +
+                 ", losses " + text(losses) + ", a vocabulary of " + std::to_string(vocabulary);
+        });
 }
 
 inline void check_contiguous(const char* op, const Tensor& x) {

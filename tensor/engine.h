@@ -161,8 +161,9 @@ class Engine {
                              const Tensor& statistics, const Tensor& dy, Into dx, Into dgain,
                              Into dbias) const = 0;
   // Row losses of logits (N, V) against targets (N); logits become softmax - onehot when asked.
+  // Columns from `vocabulary` on are padding: they take no part, and their gradient is 0.
   virtual void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                             bool to_gradient) const = 0;
+                             bool to_gradient, int64_t vocabulary) const = 0;
   // RMS-normalises every head of q and k in qkv (N, 3 H D); v is copied. statistics: (N, 2 H).
   virtual void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const = 0;
   virtual void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,

@@ -135,10 +135,10 @@ class WatchedEngine final : public Engine {
     watch("norm_backward", 0, {x, dy, dx},
           [&] { inner_.norm_backward(kind, x, gain, statistics, dy, dx, dgain, dbias); });
   }
-  void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                     bool to_gradient) const override {
+  void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient,
+                     int64_t vocabulary) const override {
     watch("cross_entropy", 0, {logits, to_gradient ? logits : Tensor()},
-          [&] { inner_.cross_entropy(logits, targets, losses, to_gradient); });
+          [&] { inner_.cross_entropy(logits, targets, losses, to_gradient, vocabulary); });
   }
   void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const override {
     watch("qk_norm", 0, {qkv, y}, [&] { inner_.qk_norm(heads, qkv, y, statistics); });

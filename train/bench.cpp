@@ -33,10 +33,12 @@ std::string bench_step(const Config& config, int64_t steps) {
   if (config.threads > 0) omp_set_num_threads(int(config.threads));
   Device device = device_of(config);
   const Engine& e = engine(device);
-  Model model(model_config(config, 256), uint64_t(config.seed), activation_type(config), device);
+  int64_t vocabulary = config.vocab_size ? config.vocab_size : 256;
+  Model model(model_config(config, vocabulary), uint64_t(config.seed), activation_type(config),
+              device);
   Update update(model.parameters, make_routes(config), config.clip);
-  Tensor tokens = to(device, random_tokens(config.batch_size, config.block_size, 256, 0));
-  Tensor targets = to(device, random_tokens(config.batch_size, config.block_size, 256, 1));
+  Tensor tokens = to(device, random_tokens(config.batch_size, config.block_size, vocabulary, 0));
+  Tensor targets = to(device, random_tokens(config.batch_size, config.block_size, vocabulary, 1));
   int64_t number = 0;
   double update_ms = 0, forward_ms = 0, backward_ms = 0;
   auto step = [&] {

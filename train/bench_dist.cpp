@@ -21,7 +21,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kVocabulary = 256;  // unless the configuration names another
+int64_t vocabulary_of(const Config& config) { return config.vocab_size ? config.vocab_size : 256; }
 
 std::unique_ptr<Strategy> strategy_of(const Config& config, const std::string& name) {
   std::unique_ptr<Strategy> strategy = make_strategy(name);
@@ -37,7 +37,7 @@ struct Shapes {
   std::vector<const Route*> of_banks;
 
   explicit Shapes(const Config& config)
-      : model(model_config(config, kVocabulary), 0, activation_type(config), Device::cpu,
+      : model(model_config(config, vocabulary_of(config)), 0, activation_type(config), Device::cpu,
               [](const Bank& bank) {
                 return Cut{0, bank.count, 0, 0};
               }),
@@ -60,7 +60,7 @@ void fill_at_random(uint64_t stream, int64_t vocabulary, Tensor& tokens) {
 }
 
 Counted count(const Config& config, const std::string& name, int64_t ranks) {
-  ReplicaSettings settings{model_config(config, kVocabulary),
+  ReplicaSettings settings{model_config(config, vocabulary_of(config)),
                            uint64_t(config.seed),
                            activation_type(config),
                            device_of(config),

@@ -68,7 +68,9 @@ std::vector<Option> Config::options() {
       {"n_head", &n_head, "attention heads", 1, 1000},
       {"n_embd", &n_embd, "width", 1, 65536},
       {"block_size", &block_size, "tokens a sequence (context length)", 1, 1 << 20},
-      {"vocab_size", &vocab_size, "rows of the embedding; 0: as many as the data needs", 0, 65536},
+      {"vocab_size", &vocab_size,
+       "rows of the embedding, those beyond the tokens unused; 0: as many as the data needs", 0,
+       65536},
       {"bias", &bias, "biases in gpt2's linear and norm layers"},
       {"checkpointing", &checkpointing,
        "compute activations again in backward instead of keeping them"},
@@ -378,9 +380,9 @@ GptConfig model_config(const Config& c, int64_t data_vocab_size) {
     throw InputError(fmt::format("vocab_size: {} is smaller than the {} tokens of {}", vocabulary,
                                  data_vocab_size, c.data));
   }
-  return {c.n_layer,    c.n_head,       c.n_embd,
-          c.block_size, vocabulary,     c.arch == "modern" ? Arch::modern : Arch::gpt2,
-          c.bias,       c.checkpointing};
+  return {c.n_layer,    c.n_head,        c.n_embd,
+          c.block_size, vocabulary,      c.arch == "modern" ? Arch::modern : Arch::gpt2,
+          c.bias,       c.checkpointing, data_vocab_size};
 }
 
 std::vector<Route> make_routes(const Config& c) {

@@ -221,7 +221,6 @@ void run_sample(const std::string& folder, std::optional<int64_t> step, std::opt
   Run run = open_run(folder, step, node);
   auto tokenizer = load_tokenizer(tokenizer_of(folder));
   SampleOptions options = wanted;
-  options.vocabulary = tokenizer->vocab_size();
   std::vector<int32_t> start;
   for (uint16_t id : tokenizer->encode(prompt)) start.push_back(id);
   if (start.empty()) throw InputError("prompt: is empty; give at least one character");
@@ -240,7 +239,7 @@ void run_eval(const std::string& folder, std::optional<int64_t> step, std::optio
               const std::string& data_folder, bool json) {
   Run run = open_run(folder, step, node);
   Dataset data(data_folder.empty() ? run.config.data : data_folder);
-  int64_t vocabulary = run.model->gpt.config().vocab_size;
+  int64_t vocabulary = run.model->gpt.tokens();
   if (data.vocab_size() > vocabulary) {
     throw InputError(fmt::format(
         "data: '{}' has {} different tokens, the model of '{}' knows {}; name the data it was "

@@ -103,7 +103,10 @@ Run open_run(const std::string& folder, std::optional<int64_t> step, std::option
   if (!has_checkpoint(folder))
     throw InputError(fmt::format("run: '{}' has no checkpoint yet; train it first", folder));
   Checkpoint checkpoint = load_checkpoint(folder, step);
-  int64_t vocabulary = checkpoint.model.read("wte.weight").rows();
+  auto saved = checkpoint.state.counters.find("vocabulary");
+  int64_t vocabulary = saved != checkpoint.state.counters.end()
+                           ? saved->second
+                           : checkpoint.model.read("wte.weight").rows();
   run.model = std::make_unique<Model>(model_config(run.config, vocabulary),
                                       uint64_t(run.config.seed), activation_type(run.config));
   load_parameters(checkpoint, run.model->parameters, node);
@@ -121,6 +124,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
     weights.push_back({p.name, run.model->parameters.value(p)});
   make_directories(out);
   CheckpointState state;
+  state.counters["vocabulary"] = run.model->gpt.tokens();
   state.text["exported_from"] = folder;
   state.text["weights"] = node ? fmt::format("of node {}", *node) : "to use; the mean of all nodes";
   save_checkpoint(out, run.step, weights, {}, state);

@@ -41,8 +41,7 @@ void sample(const Gpt& model, std::vector<int32_t> context, const SampleOptions&
     std::copy(context.end() - seen, context.end(), tokens.data<int32_t>());
     Tensor logits = model.logits(tokens).value();  // (1, T, V)
     std::vector<double> last = to_vector(logits.view({seen, logits.cols()}).slice(seen - 1, seen));
-    if (options.vocabulary > 0 && options.vocabulary < int64_t(last.size()))
-      last.resize(size_t(options.vocabulary));
+    last.resize(size_t(model.tokens()));  // without padding
     int32_t next = draw(last, options, i);
     context.push_back(next);
     emit(next);

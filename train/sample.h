@@ -13,7 +13,6 @@ struct SampleOptions {
   int64_t tokens = 400;
   double temperature = 0.8;  // 0: always the most likely token
   int64_t top_k = 0;         // only the k most likely tokens; 0: all
-  int64_t vocabulary = 0;    // only ids below it (a padded head has more); 0: all
   uint64_t seed = 1337;
 };
 

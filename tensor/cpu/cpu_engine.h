@@ -62,8 +62,8 @@ class CpuEngine final : public Engine {
             const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const override;
   void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
                      const Tensor& dy, Into dx, Into dgain, Into dbias) const override;
-  void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                     bool to_gradient) const override;
+  void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient,
+                     int64_t vocabulary) const override;
   void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const override;
   void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,
                         const Tensor& dy, Into dx) const override;

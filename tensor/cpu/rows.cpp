@@ -152,10 +152,9 @@ void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
 }
 
 void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                              bool to_gradient) const {
-  check_cross_entropy(logits, targets, losses);
+                              bool to_gradient, int64_t vocabulary) const {
+  check_cross_entropy(logits, targets, losses, vocabulary);
   const int32_t* target = targets.data<int32_t>();
-  int64_t vocabulary = logits.cols();
   for (int64_t r = 0; r < logits.rows(); r++) {
     check(target[r] >= 0 && target[r] < vocabulary, [&] {
       return "cross_entropy: target " + std::to_string(target[r]) + " outside a vocabulary of " +
@@ -167,8 +166,9 @@ void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& los
     using C = Compute<T>;
     parallel_for(logits.rows(), row_grain(logits, 1), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {
-        losses.data<C>()[r] = CrossEntropy::row(
-            Team{}, vocabulary, logits.data<T>() + r * logits.row_stride(), target[r], to_gradient);
+        T* row = logits.data<T>() + r * logits.row_stride();
+        losses.data<C>()[r] = CrossEntropy::row(Team{}, vocabulary, row, target[r], to_gradient);
+        if (to_gradient) std::fill(row + vocabulary, row + logits.cols(), T());
       }
     });
   });

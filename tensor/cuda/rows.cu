@@ -33,13 +33,13 @@ struct SoftmaxBackwardRow {
 // tensor/ops/cross_entropy.h for a block. Thread by thread m = max x and s = sum e^(x - m) grow as
 // x comes in, and then dx = e^(x - m) / s. A thread meets only pieces it brought itself, without
 // barriers. kShared: the row waits in shared memory, so that it is read once, and the gradient
-// takes its place. A target outside the row makes its loss NaN: a kernel can throw nothing.
+// takes its place. A target outside the vocabulary makes its loss NaN: a kernel can throw nothing.
 constexpr size_t kSharedRow = 100 * 1024;  // two rows to a multiprocessor
 
 template <class T, bool kShared>
 __global__ void __launch_bounds__(512, 2)
-    cross_entropy_row(Rows<T> logits, int cols, const int32_t* targets, float* losses,
-                      bool to_gradient) {
+    cross_entropy_row(Rows<T> logits, int cols, int vocabulary, const int32_t* targets,
+                      float* losses, bool to_gradient) {
   constexpr int N = kNeighbours<T>;
   constexpr float kLog2E = 1.44269504f;
   MURMUR_SHARED(bytes);
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(512, 2)
     return kShared ? Place{0, i, N, true} : place(0, i, cols, N, false);
   };
   int target = targets[blockIdx.x], step = 512 * N;
-  bool valid = target >= 0 && target < cols;
+  bool valid = target >= 0 && target < vocabulary;
   float wanted = threadIdx.x == 0 && valid ? float(row.data[target]) : NAN;
   float m = -FLT_MAX, s = 0;  // finite, so that m - m is 0
 #pragma unroll 4
@@ -57,9 +57,9 @@ __global__ void __launch_bounds__(512, 2)
     float v[N], top = m;
     row.load(v, p);
     if (kShared) kept.store(v, p);
-    for (int k = 0; k < N; k++) top = k < p.count ? fmaxf(top, v[k]) : top;
+    for (int k = 0; k < N; k++) top = i + k < vocabulary ? fmaxf(top, v[k]) : top;
     s *= exp2_fast((m - top) * kLog2E);
-    for (int k = 0; k < N; k++) s += k < p.count ? exp2_fast((v[k] - top) * kLog2E) : 0;
+    for (int k = 0; k < N; k++) s += i + k < vocabulary ? exp2_fast((v[k] - top) * kLog2E) : 0;
     m = top;
   }
   float all = BlockTeam::over_block(m, Max2{});
@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(512, 2)
     float v[N];
     kept.load(v, p);
     for (int k = 0; k < N; k++) {
-      v[k] = exp2_fast((v[k] - all) * kLog2E) * scale - (i + k == target ? 1.f : 0.f);
+      float probability = exp2_fast((v[k] - all) * kLog2E) * scale;
+      v[k] = i + k < vocabulary ? probability - (i + k == target ? 1.f : 0.f) : 0.f;
     }
     row.store(v, p);
   }
@@ -213,9 +214,9 @@ void CudaEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) co
 }
 
 void CudaEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                               bool to_gradient) const {
+                               bool to_gradient, int64_t vocabulary) const {
   Doing doing("cross_entropy", {&logits, &targets, &losses});
-  check_cross_entropy(logits, targets, losses);
+  check_cross_entropy(logits, targets, losses, vocabulary);
   dispatch_single(logits.dtype(), "cross_entropy", [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
@@ -224,7 +225,7 @@ void CudaEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& lo
     bool shared = bytes <= kSharedRow && logits.cols() % N == 0 && rows.wide(N);
     launch(shared ? cross_entropy_row<T, true> : cross_entropy_row<T, false>,
            unsigned(logits.rows()), 512, shared ? bytes : 0, rows, int(logits.cols()),
-           targets.data<int32_t>(), losses.data<float>(), to_gradient);
+           int(vocabulary), targets.data<int32_t>(), losses.data<float>(), to_gradient);
   });
 }
 

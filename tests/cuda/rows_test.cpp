@@ -43,14 +43,24 @@ TEST_CASE("cuda: cross entropy, in shared memory and not, and its gradient in pl
     for (auto [rows, cols, margin] :
          {Rows{3, 3000, 0}, {2, 3001, 0}, {3, 40, 8}, {3, 40, 1}, {5, 3, 0}, {1, 52008, 0}}) {
       for (bool to_gradient : {false, true}) {
-        CAPTURE(cols);
-        Pair logits = values({rows, cols}, dtype, 1, margin, 3);
-        Pair targets = pair_of(targets_for(rows, cols)), losses = result({rows}, DType::f32);
-        on_both([&](const Engine& e, Device d) {
-          e.cross_entropy(logits.on(d), targets.on(d), losses.on(d), to_gradient);
-        });
-        check_equal(logits);
-        check_equal(losses);
+        // With padding: part of a vector, and whole ones.
+        for (int64_t vocabulary : {cols, cols - 1, cols - 11}) {
+          if (vocabulary <= 0) continue;
+          CAPTURE(cols);
+          CAPTURE(vocabulary);
+          Pair logits = values({rows, cols}, dtype, 1, margin, 3);
+          Pair targets = pair_of(targets_for(rows, vocabulary)),
+               losses = result({rows}, DType::f32);
+          on_both([&](const Engine& e, Device d) {
+            e.cross_entropy(logits.on(d), targets.on(d), losses.on(d), to_gradient, vocabulary);
+          });
+          check_equal(logits);
+          check_equal(losses);
+          for (int64_t r = 0; to_gradient && r < rows; r++) {
+            for (double v : to_vector(logits.device.slice(r, r + 1).columns(vocabulary, cols)))
+              CHECK(v == 0);
+          }
+        }
       }
     }
   }
@@ -65,14 +75,14 @@ TEST_CASE("cuda: cross entropy of extreme logits, and of a target outside the vo
     t.data<int32_t>()[0] = 1;
     Pair targets = pair_of(t), losses = result({3}, DType::f32);
     on_both([&](const Engine& e, Device d) {
-      e.cross_entropy(logits.on(d), targets.on(d), losses.on(d), true);
+      e.cross_entropy(logits.on(d), targets.on(d), losses.on(d), true, cols);
     });
     check_equal(logits);
     check_equal(losses);
     for (int32_t outside : {int32_t(-1), int32_t(cols)}) {
       t.data<int32_t>()[1] = outside;
       Tensor x = on_gpu(random({3, cols}, DType::f32, 1)), loss = poisoned({3}, DType::f32);
-      gpu().cross_entropy(x, on_gpu(t), loss, false);
+      gpu().cross_entropy(x, on_gpu(t), loss, false, cols);
       std::vector<double> l = to_vector(loss);
       CHECK(std::isfinite(l[0]));
       CHECK(std::isnan(l[1]));
@@ -181,7 +191,7 @@ TEST_CASE("cuda: row operations have the same bits every time") {
            stats = on_gpu(random({4, 2}, DType::f32, 3));
     check_repeatable([&] {
       Tensor x = on_gpu(logits.host), losses = poisoned({4}, DType::f32);
-      gpu().cross_entropy(x, targets, losses, true);
+      gpu().cross_entropy(x, targets, losses, true, cols);
       Tensor both = Tensor({4 + 4 * cols}, DType::f32, Device::cuda);
       Tensor first = both.slice(0, 4), rest = both.slice(4, 4 + 4 * cols).view({4, cols});
       gpu().copy(losses, first);

@@ -277,7 +277,9 @@ void classifier(Bench& bench, const Sizes& s) {
               Tensor logits = random({s.rows(), s.vocabulary}, DType::bf16);
               Tensor targets = random_tokens(s.rows(), s.vocabulary);
               Tensor losses = made({s.rows()}, DType::f32);
-              return [=]() mutable { gpu().cross_entropy(logits, targets, losses, true); };
+              return [=]() mutable {
+                gpu().cross_entropy(logits, targets, losses, true, s.vocabulary);
+              };
             });
 }
 

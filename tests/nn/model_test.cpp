@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -56,6 +57,39 @@ TEST_CASE("matrices of one shape lie next to each other; every parameter is in o
     CHECK(seen.size() == model.parameters.all().size());
     CHECK(elements == model.parameters.count());
   }
+}
+
+TEST_CASE("rows of padding take no part: loss and gradients are those of the model without them") {
+  for (Arch arch : {Arch::gpt2, Arch::modern}) {
+    GptConfig wide = tiny(arch);
+    wide.true_vocab_size = wide.vocab_size;
+    wide.vocab_size = 64;
+    Model plain(tiny(arch), 1), padded(wide, 1);
+    auto in_common = [](const Parameter& p, const Tensor& of_padded) {
+      return p.shape.rank() == 2 ? of_padded.slice(0, p.shape[0]) : of_padded;
+    };
+    for (const Parameter& p : plain.parameters.all()) {
+      Tensor value = padded.parameters.value(padded.parameters.find(p.name));
+      engine(Device::cpu).fill(value, 3);  // and so it is in the padding
+      Tensor common = in_common(p, value);
+      engine(Device::cpu).copy(plain.parameters.value(p), common);
+    }
+    CHECK(step(padded) == doctest::Approx(step(plain)).epsilon(1e-6));
+    for (const Parameter& p : plain.parameters.all()) {
+      CAPTURE(p.name);
+      Tensor gradient = padded.parameters.gradient(padded.parameters.find(p.name));
+      std::vector<double> got = to_vector(in_common(p, gradient)),
+                          want = to_vector(plain.parameters.gradient(p));
+      for (size_t i = 0; i < want.size(); i++) CHECK(std::fabs(got[i] - want[i]) < 1e-6);
+      if (gradient.numel() == p.shape.numel()) continue;
+      for (double v : to_vector(gradient.slice(p.shape[0], 64))) CHECK(v == 0);
+    }
+  }
+  GptConfig small = tiny();
+  small.true_vocab_size = 51;
+  Parameters parameters;
+  CHECK_THROWS_WITH_AS(Gpt(small, parameters), doctest::Contains("smaller than the 51 tokens"),
+                       InputError);
 }
 
 TEST_CASE("first values depend on seed and name only") {

@@ -112,20 +112,20 @@ inline void check_engine_edges(Device device) {
   for (double offset : {0.0, 1e4, -1e4, 1e6}) {
     CAPTURE(offset);
     Tensor logits = tensor({offset, offset + 1, offset - 2, offset + 3}, {1, 4}), loss = empty({1});
-    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true);
+    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
     CHECK(item(loss) == doctest::Approx(want).epsilon(1e-6));
   }
   for (double all_of_them : {3e38, -3e38}) {
     CAPTURE(all_of_them);
     Tensor logits = tensor(std::vector<double>(4, all_of_them), {1, 4}), loss = empty({1});
-    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true);
+    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
     CHECK(item(loss) == doctest::Approx(std::log(4.0)).epsilon(1e-6));
     CHECK(to_vector(logits)[0] == 0.25);
   }
   // with -infinity for all there is no loss, with +infinity for one neither
   for (double first : {-kInfinity, kInfinity}) {
     Tensor logits = tensor({first, -kInfinity, -kInfinity, -kInfinity}, {1, 4}), loss = empty({1});
-    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true);
+    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
     CHECK(std::isnan(item(loss) - item(loss)));
     CHECK(count_nan(logits) > 0);
   }
