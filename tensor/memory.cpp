@@ -1,6 +1,9 @@
 // tensor/memory.cpp - the caching allocator: one free list per size and device.
 #include "tensor/memory.h"
 
+#include <algorithm>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <unordered_map>
 #include <utility>
@@ -12,7 +15,7 @@
 namespace murmur {
 namespace {
 
-constexpr size_t kAlignment = 256;  // what a GPU's matrix units like best
+constexpr size_t kAlignment = 256;          // what a GPU's matrix units like best
 constexpr size_t kSlab = size_t(32) << 20;  // small blocks are cut from slabs of this size
 constexpr size_t kOwnBlock = kSlab / 4;     // larger ones come from the system one by one
 
@@ -31,8 +34,9 @@ struct Pool {
   FreeLists free;
   FreeLists set_aside;  // by PrivateMemory
   bool setting_aside = false;
-  char* slab = nullptr;  // the rest of the newest one
-  size_t slab_left = 0;
+  std::map<char*, size_t> slabs;  // how much of each was cut
+  char* slab = nullptr;           // the newest
+  int64_t most_in_use = 0;
   MemoryStats stats;
 
   // A block that waits, or nullptr.
@@ -50,14 +54,49 @@ struct Pool {
 
   void* fresh(size_t bytes, Device device) {
     if (!kUseSlabs || bytes > kOwnBlock) return engine(device).allocate(bytes);
-    if (slab_left < bytes) {
+    if (!slab || kSlab - slabs[slab] < bytes) {
       char* next = static_cast<char*>(engine(device).allocate(kSlab));
       if (!next) return nullptr;
-      slab = next;
-      slab_left = kSlab;
+      slabs[slab = next] = 0;
     }
-    slab_left -= bytes;
-    return std::exchange(slab, slab + bytes);
+    return slab + std::exchange(slabs[slab], slabs[slab] + bytes);
+  }
+
+  // Sizes that keep changing, as the lengths of a text that is written, find nothing that waits and
+  // leave ever more behind.
+  bool too_much_waits() const {
+    return stats.bytes_cached > std::max(most_in_use, int64_t(2 * kSlab));
+  }
+
+  // Gives back to the system what waits: blocks of their own, and slabs that wait as a whole.
+  void release_waiting(Device device) {
+    std::map<char*, size_t> waiting;  // bytes in each slab
+    auto slab_of = [&](void* block) {
+      return std::prev(slabs.upper_bound(static_cast<char*>(block)))->first;
+    };
+    auto is_cut = [](size_t bytes) { return kUseSlabs && bytes <= kOwnBlock; };
+    for (auto& [bytes, blocks] : free) {
+      for (void* block : blocks) {
+        if (is_cut(bytes))
+          waiting[slab_of(block)] += bytes;
+        else
+          engine(device).release(block, bytes);
+      }
+    }
+    for (auto& [bytes, blocks] : free) {
+      stats.bytes_cached -= int64_t(
+          std::erase_if(blocks,
+                        [&](void* block) {
+                          return !is_cut(bytes) || waiting[slab_of(block)] == slabs[slab_of(block)];
+                        }) *
+          bytes);
+    }
+    for (auto& [begin, bytes] : waiting) {
+      if (bytes != slabs[begin]) continue;
+      engine(device).release(begin, kSlab);
+      slabs.erase(begin);
+      if (begin == slab) slab = nullptr;
+    }
   }
 };
 
@@ -83,7 +122,12 @@ void Storage::take_again() {
   std::lock_guard lock(p.mutex);
   data = p.waiting(bytes);
   if (!data) {
+    if (!p.setting_aside && p.too_much_waits()) p.release_waiting(device);
     data = p.fresh(bytes, device);
+    if (!data && !p.setting_aside) {
+      p.release_waiting(device);
+      data = p.fresh(bytes, device);
+    }
     check(data != nullptr, [&] {
       return "memory: cannot allocate " + std::to_string(bytes) + " bytes on " + name_of(device) +
              " (" + std::to_string(p.stats.bytes_in_use) + " in use); use a smaller batch or model";
@@ -91,7 +135,8 @@ void Storage::take_again() {
     p.stats.fresh_blocks++;
   }
   p.stats.bytes_in_use += int64_t(bytes);
-  if (p.stats.bytes_in_use > p.stats.peak_bytes) p.stats.peak_bytes = p.stats.bytes_in_use;
+  p.stats.peak_bytes = std::max(p.stats.peak_bytes, p.stats.bytes_in_use);
+  p.most_in_use = std::max(p.most_in_use, p.stats.bytes_in_use);
 }
 
 void Storage::give_back() {
@@ -118,12 +163,7 @@ void reset_peak_memory(Device device) {
 void release_cached_memory(Device device) {
   Pool& p = pool(device);
   std::lock_guard lock(p.mutex);
-  for (auto& [bytes, blocks] : p.free) {
-    if (kUseSlabs && bytes <= kOwnBlock) continue;  // part of a slab
-    for (void* block : blocks) engine(device).release(block, bytes);
-    p.stats.bytes_cached -= int64_t(bytes * blocks.size());
-    blocks.clear();
-  }
+  p.release_waiting(device);
 }
 
 namespace {

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <thread>
 
@@ -69,6 +70,32 @@ TEST_CASE("memory of one size is used again, and no other") {
   CHECK(b.raw() == first);
   CHECK(memory_stats().fresh_blocks - before == 3);  // a, c, d: b took over what a left
   CHECK(reinterpret_cast<uintptr_t>(d.raw()) % 64 == 0);
+}
+
+TEST_CASE("sizes that never come again do not pile up") {
+  constexpr int64_t kStep = 1 << 16;  // bytes; from parts of a slab to blocks of their own
+  auto in_use = [] { return memory_stats().bytes_in_use; };
+  const int64_t before = in_use();
+  Tensor kept({kStep}, DType::bf16);  // in a slab beside others
+  int64_t most = 0;
+  for (int64_t n = 1; n <= 256; n++) {
+    Tensor a({n * kStep / 4}), b({n * kStep / 8});
+    most = std::max(most, memory_stats().bytes_cached);
+    if (n == 128) kept = Tensor({kStep}, DType::bf16);
+  }
+  CHECK(most <= std::max(memory_stats().peak_bytes, int64_t(64) << 20) + 256 * kStep);
+  // Again and again the same: nothing is given back, and nothing asked for.
+  int64_t blocks = 0;
+  for (int i = 0; i < 3; i++) {
+    if (i == 1) blocks = memory_stats().fresh_blocks;
+    std::vector<Tensor> all;
+    for (int64_t n = 1; n <= 64; n++) all.emplace_back(Shape({n * kStep / 4}));
+  }
+  CHECK(memory_stats().fresh_blocks == blocks);
+  kept = Tensor();
+  CHECK(in_use() == before);
+  release_cached_memory();
+  CHECK(memory_stats().bytes_cached <= 64 << 20);  // beside blocks of other tests
 }
 
 TEST_CASE("threads share the cache safely") {
