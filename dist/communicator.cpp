@@ -71,10 +71,10 @@ std::unique_ptr<Pending> Communicator::start(const std::string& what, std::vecto
   return post(sends, receives);
 }
 
-void Communicator::wait(Pending& pending, const std::string& what) {
+void Communicator::wait(Pending& pending, const std::string& what, const std::set<int>& but) {
   auto deadline = std::chrono::steady_clock::now() +
                   std::chrono::duration_cast<std::chrono::steady_clock::duration>(deadline_);
-  std::vector<int> missing = pending.wait_until(deadline);
+  std::vector<int> missing = pending.wait_until(deadline, but);
   if (missing.empty()) return;
   std::string why = reason(missing[0]);
   if (why.empty())

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,8 +30,10 @@ class Pending {
  public:
   virtual ~Pending() = default;
   virtual bool poll() = 0;  // moves things along without waiting; are they done?
-  // Returns when they are done, or at the deadline: then the ranks that are missing.
-  virtual std::vector<int> wait_until(std::chrono::steady_clock::time_point deadline) = 0;
+  // Returns when they are done, those of the nodes `but` aside, or at the deadline: then the ranks
+  // that are missing.
+  virtual std::vector<int> wait_until(std::chrono::steady_clock::time_point deadline,
+                                      const std::set<int>& but) = 0;
 };
 
 // Counted where a message is started, in the same way for every transport.
@@ -61,8 +64,10 @@ class Communicator {
   const std::vector<int>& members() const { return members_; }  // nodes, ascending
 
   // From now on messages travel among these nodes. All of them call it, with the same nodes, when
-  // none waits for another; what is still under way is not received any more.
+  // none waits for another; what is still under way is received by nobody but who holds its
+  // Pending.
   void set_members(std::vector<int> nodes);
+  // What is missing then may still arrive: it is received into tensors that are nothing else.
   // A rank that is missing at the deadline is a RankLost, not the end; then all members that are
   // left call agree_on_survivors, and get the same answer: nodes, this one among them. An Error
   // where they are no majority.
@@ -73,7 +78,8 @@ class Communicator {
   // comes before the colon, in traffic().
   std::unique_ptr<Pending> start(const std::string& what, std::vector<Message> sends,
                                  std::vector<Message> receives);
-  void wait(Pending& pending, const std::string& what);  // Error at the deadline
+  // Error at the deadline. `but`: nodes that are not waited for.
+  void wait(Pending& pending, const std::string& what, const std::set<int>& but = {});
   void exchange(const std::string& what, std::vector<Message> sends, std::vector<Message> receives);
   void barrier();
   // As exchange, without a deadline.

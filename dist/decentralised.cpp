@@ -43,13 +43,9 @@ MixingOptions Decentralised::options_of(bool replicas) const {
   return o;
 }
 
-// Second moments are to stay above 0.
-MixingOptions Decentralised::state_options() const {
-  MixingOptions o = options_of(false);
-  if (o.wire == "int8") o.wire = "bf16";
-  o.chebyshev = false;
-  return o;
-}
+// Second moments are to stay above 0: no polynomial of W, which has negative entries, and no wire
+// that might round a number up by more than a node keeps of it.
+MixingOptions Decentralised::state_options() const { return {.rounds = mixing_.rounds}; }
 
 void Decentralised::suits(const TopologyReport& w, const Topology&) const {
   if (w.doubly_stochastic) return;
@@ -60,7 +56,14 @@ void Decentralised::suits(const TopologyReport& w, const Topology&) const {
 
 void Decentralised::check_graph() const {
   if (alone()) return;
-  suits(report(*topology_), *topology_);
+  TopologyReport w = report(*topology_);
+  suits(w, *topology_);
+  if (!mix_state_.empty() && !w.row_stochastic)
+    throw InputError("strategy.mix_state: needs doubly stochastic weights");
+  if (!mix_state_.empty() && !w.positive_diagonal)
+    throw InputError(
+        "strategy.mix_state: a node's own weight is not above 0 in this graph, so that a second "
+        "moment could fall below it; use --weights auto, or add --lazy-weights true");
   double bound = eigenvalues_above();
   std::optional<double> smallest;
   if (bound > -1) smallest = smallest_eigenvalue(*topology_, options_of(true));
@@ -80,11 +83,7 @@ Share Decentralised::start(Parameters& parameters, const std::vector<Route>& rou
   topology_ = make_topology(graph, c().size());
   check_graph();
   add_mixer(kWeights, options_of(true)).begin_memory(weights());
-  if (!mix_state_.empty()) {
-    state_mixer_ = &add_mixer(kMixedState, state_options());
-    if (!state_mixer_->row_stochastic())
-      throw InputError("strategy.mix_state: needs doubly stochastic weights");
-  }
+  if (!mix_state_.empty()) state_mixer_ = &add_mixer(kMixedState, state_options());
   restart();
   return {};
 }
@@ -153,6 +152,11 @@ void Decentralised::mix_state() {
   });
 }
 
+void Decentralised::give_up() {
+  lost_ = true;
+  weight_mixer().hold();
+}
+
 std::string Decentralised::members_changed(bool joined) {
   lost_ = false;
   std::vector<int> gone;
@@ -163,6 +167,8 @@ std::string Decentralised::members_changed(bool joined) {
   Survivors left = without(graph, make_topology(graph, c().nodes()), gone);
   topology_ = left.topology;
   check_graph();
+  if (joined) weight_mixer().forget();
+  weight_mixer().settle(weights());
   for (auto& mixer : mixers_) mixer->use(*topology_);
   if (joined) restart();
   repair();

@@ -23,7 +23,7 @@ class Decentralised : public Strategy {
   void weights_replaced() final;
   bool may_lose_ranks() const final { return true; }
   bool lost() const final { return lost_; }
-  void give_up() final { lost_ = true; }
+  void give_up() final;
   std::string members_changed(bool joined) override;
   void leave_out(const std::set<int>& ranks) override;
   std::vector<State> state() override;
@@ -63,7 +63,7 @@ class Decentralised : public Strategy {
     try {
       work();
     } catch (const RankLost&) {
-      lost_ = true;
+      give_up();
     }
   }
   void mix_weights();  // x <- W x, and mix_state

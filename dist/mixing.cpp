@@ -7,6 +7,7 @@
 #include <cmath>
 #include <utility>
 
+#include "dist/collectives.h"
 #include "dist/topology_report.h"
 #include "tensor/engine.h"
 
@@ -96,15 +97,21 @@ void Mixer::use(Topology topology) {
     rho_ = w.rho;
   }
   replica_ = pull_ = Tensor();
-  under_way_.clear();
+  members_ = c_.members();
+  rank_ = c_.rank();
+  open_.clear();
+  started_ = 0;
   left_out_.clear();
   mixed_ = 0;
 }
 
-Mixer::Flight Mixer::start(int graph, const Tensor& piece) {
+void Mixer::start(int graph, const Tensor& piece, int64_t begin) {
   const Engine& e = engine(piece.device());
   int64_t n = piece.numel();
   Flight f;
+  f.number = started_++;
+  f.graph = graph;
+  f.begin = begin;
   if (options_.keep < 1) {
     f.sent = largest(piece, kept(options_.keep, n));
     f.own = Tensor(piece.shape(), piece.dtype(), piece.device());
@@ -123,31 +130,34 @@ Mixer::Flight Mixer::start(int graph, const Tensor& piece) {
   bool isolated = left_out_.count(c_.rank()) > 0;
   for (const Topology::In& in : topology_.in(graph, c_.rank())) {
     if (isolated || left_out_.count(in.peer)) continue;
+    f.from.push_back(in.peer);
     f.theirs.push_back(Tensor(f.sent.shape(), f.sent.dtype(), f.sent.device()));
     f.weights.push_back(in.weight);
     receives.push_back({in.peer, f.theirs.back()});
   }
   for (int peer : topology_.out(graph, c_.rank())) {
     if (isolated || left_out_.count(peer)) continue;
+    f.to.push_back(peer);
     sends.push_back({peer, f.sent});
     if (!differences_) f.given.push_back(topology_.weight(graph, peer, c_.rank()));
   }
   f.pending = c_.start(what_, std::move(sends), std::move(receives));
-  return f;
+  open_.push_back(std::move(f));
 }
 
-void Mixer::land(Flight& f) {
-  c_.wait(*f.pending, what_);
-  f.pending.reset();
-  if (f.sent.dtype() != DType::i32) return;
-  for (Tensor& their : f.theirs) {
-    Tensor decoded(f.own.shape(), f.own.dtype(), f.own.device());
-    if (options_.keep < 1)
-      scatter(their, decoded);
-    else
-      engine(their.device()).dequantize(their, decoded);
-    their = decoded;
-  }
+Tensor Mixer::decoded(const Flight& f, const Tensor& their) const {
+  if (f.sent.dtype() != DType::i32) return their;
+  Tensor x(f.own.shape(), f.own.dtype(), f.own.device());
+  options_.keep < 1 ? scatter(their, x) : engine(their.device()).dequantize(their, x);
+  return x;
+}
+
+Mixer::Flight Mixer::land() {
+  c_.wait(*open_.front().pending, what_);
+  Flight f = std::move(open_.front());
+  open_.pop_front();
+  for (Tensor& their : f.theirs) their = decoded(f, their);
+  return f;
 }
 
 void Mixer::add(Flight& f, Tensor& x) const {
@@ -170,28 +180,30 @@ void Mixer::add(Flight& f, Tensor& x) const {
 void Mixer::mix(int64_t step, Tensor x) {
   if (topology_.nodes() == 1) return;
   if (options_.replicas) return mix_replicas(step, x);
+  int graph = graph_of(topology_, options_, step, 0);
   std::vector<Tensor> pieces;
   over_pieces(x.numel(),
               [&](int64_t begin, int64_t end) { pieces.push_back(x.slice(begin, end)); });
-  Flight next = start(graph_of(topology_, options_, step, 0), pieces[0]);
   for (size_t i = 0; i < pieces.size(); i++) {
-    Flight flight = std::move(next);
-    if (i + 1 < pieces.size()) next = start(graph_of(topology_, options_, step, 0), pieces[i + 1]);
+    int64_t begin = int64_t(i) * kPiece;
+    if (open_.empty()) start(graph, pieces[i], begin);
+    if (options_.rounds == 1 && i + 1 < pieces.size())
+      start(graph, pieces[i + 1], begin + kPiece);  // travels meanwhile
     Tensor before = options_.chebyshev ? copy_of(pieces[i], x.dtype()) : Tensor();
-    land(flight);
+    Flight flight = land();
     add(flight, pieces[i]);
-    more_rounds(step, pieces[i], before);
+    more_rounds(step, pieces[i], begin, before);
   }
 }
 
-void Mixer::more_rounds(int64_t step, Tensor piece, const Tensor& before) {
+void Mixer::more_rounds(int64_t step, Tensor piece, int64_t begin, const Tensor& before) {
   const Engine& e = engine(piece.device());
   Tensor last = before;
   double omega = 2;
   for (int64_t k = 1; k < options_.rounds; k++) {
     Tensor now = options_.chebyshev ? copy_of(piece, piece.dtype()) : Tensor();
-    Flight flight = start(graph_of(topology_, options_, step, k), piece);
-    land(flight);
+    start(graph_of(topology_, options_, step, k), piece, begin);
+    Flight flight = land();
     add(flight, piece);
     if (!options_.chebyshev) continue;
     omega = next_omega(rho_, omega);
@@ -224,8 +236,8 @@ void Mixer::mix_replicas(int64_t step, Tensor x) {
       Tensor piece = x.slice(begin, end), replica = replica_.slice(begin, end),
              pull = pull_.slice(begin, end), difference = copy_of(piece, x.dtype());
       e.scale(-1, replica, {difference, true});
-      Flight flight = start(graph_of(topology_, options_, step, k), difference);
-      land(flight);
+      start(graph_of(topology_, options_, step, k), difference, begin);
+      Flight flight = land();
       e.scale(1, flight.own, {replica, true});
       if (!flight.theirs.empty()) e.mix(pull, flight.own, flight.theirs, flight.weights, pull);
       e.scale(options_.gamma, pull, {piece, true});
@@ -251,22 +263,58 @@ void Mixer::guard() {
 
 void Mixer::begin(int64_t step, const Tensor& x) {
   if (topology_.nodes() == 1) return;
-  std::vector<Flight>& flights = under_way_.emplace_back();
   over_pieces(x.numel(), [&](int64_t begin, int64_t end) {
-    flights.push_back(start(graph_of(topology_, options_, step, 0), x.slice(begin, end)));
+    start(graph_of(topology_, options_, step, 0), x.slice(begin, end), begin);
   });
 }
 
 void Mixer::finish(Tensor x) {
   if (topology_.nodes() == 1) return;
-  int64_t begin = 0;
-  for (Flight& flight : under_way_.front()) {
-    Tensor piece = x.slice(begin, begin + flight.own.numel());
-    land(flight);
+  over_pieces(x.numel(), [&](int64_t begin, int64_t end) {
+    Tensor piece = x.slice(begin, end);
+    Flight flight = land();
     add(flight, piece);
-    begin += piece.numel();
+  });
+}
+
+void Mixer::hold() {
+  for (Flight& flight : open_) flight.own = copy_of(flight.own, flight.own.dtype());
+}
+
+// A neighbour that has added a piece has sent its own before, so it arrives. From there it was
+// taken away, or given: edge by edge, as for rows that do not sum to 1.
+void Mixer::settle(Tensor x) {
+  const Engine& e = engine(x.device());
+  Tensor added = Tensor::zeros({c_.nodes()}, DType::f64);  // flights, by node; of the lost none
+  added.data<double>()[c_.node()] = double(started_ - int64_t(open_.size()));
+  all_reduce(c_, what_, {added});
+  for (; !open_.empty(); open_.pop_front()) {
+    Flight& f = open_.front();
+    auto has_added = [&](int rank) {
+      return added.data<double>()[members_[size_t(rank)]] > double(f.number);
+    };
+    std::set<int> behind;
+    for (size_t i = 0; i < members_.size(); i++)
+      if (!has_added(int(i))) behind.insert(members_[i]);
+    std::vector<Tensor> moved;
+    std::vector<double> weights;
+    if (behind.size() < members_.size()) c_.wait(*f.pending, what_, behind);
+    for (size_t i = 0; i < f.from.size(); i++) {
+      if (!has_added(f.from[i])) continue;
+      moved.push_back(decoded(f, f.theirs[i]));
+      weights.push_back(f.weights[i]);
+    }
+    for (int peer : f.to) {
+      if (!has_added(peer)) continue;
+      moved.push_back(f.own);
+      weights.push_back(-topology_.weight(f.graph, peer, rank_));
+    }
+    if (moved.empty()) continue;
+    auto piece_of = [&](Tensor& whole) { return whole.slice(f.begin, f.begin + f.own.numel()); };
+    Tensor piece = piece_of(x), to = options_.replicas ? piece_of(pull_) : piece;
+    e.mix(to, Tensor::zeros(f.own.shape(), f.own.dtype(), f.own.device()), moved, weights, to);
+    if (options_.replicas) e.scale(options_.gamma, to, {piece, true});
   }
-  under_way_.pop_front();
 }
 
 std::optional<double> smallest_eigenvalue(const Topology& topology, const MixingOptions& options) {

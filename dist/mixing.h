@@ -48,8 +48,17 @@ class Mixer {
   // the earliest begin() makes; what begin() was given must stay until then. One round, no
   // replicas.
   void begin(int64_t step, const Tensor& x);
-  bool under_way() const { return !under_way_.empty(); }
+  bool under_way() const { return !open_.empty(); }
   void finish(Tensor x);
+
+  // An edge acts at both ends or at neither, also where a rank is lost in the middle of it. Once
+  // that is known, hold(): x goes on, and what is under way keeps a copy of what it was. Then all
+  // members that are left call settle() with their x: along each edge whose other end has added a
+  // piece that this one has not, it is added. (With `chebyshev` that is exact in the first round,
+  // with replicas where all neighbours were equally far.) Or forget(): x is as before mix().
+  void hold();
+  void settle(Tensor x);
+  void forget() { open_.clear(); }
 
   // This step's graph is without these nodes' edges (ranks): both ends leave them out.
   void leave_out(std::set<int> ranks) { left_out_ = std::move(ranks); }
@@ -63,17 +72,22 @@ class Mixer {
   void begin_memory(const Tensor& x);
 
  private:
-  struct Flight {                        // one round of one piece
+  struct Flight {        // one round of one piece
+    int64_t number = 0;  // since use(): the same at all nodes
+    int graph = 0;
+    int64_t begin = 0;                   // of the piece in x
     Tensor own;                          // as the others see it
     Tensor sent;                         // the same, as it is on the wire
+    std::vector<int> from, to;           // ranks
     std::vector<Tensor> theirs;          // as they come, and after landing decoded
     std::vector<double> weights, given;  // of what comes; of what goes, where rows are not 1
     std::unique_ptr<Pending> pending;
   };
-  Flight start(int graph, const Tensor& piece);
-  void land(Flight& flight);  // waits and decodes
+  void start(int graph, const Tensor& piece, int64_t begin);
+  Flight land();  // the first that is open: waits and decodes
+  Tensor decoded(const Flight& flight, const Tensor& their) const;
   void add(Flight& flight, Tensor& x) const;
-  void more_rounds(int64_t step, Tensor piece, const Tensor& before);
+  void more_rounds(int64_t step, Tensor piece, int64_t begin, const Tensor& before);
   void mix_replicas(int64_t step, Tensor x);
   void guard();
 
@@ -84,8 +98,11 @@ class Mixer {
   bool differences_ = true;  // rows of W sum to 1; else (push-sum) its columns do
   double rho_ = 0;
   std::set<int> left_out_;
-  std::deque<std::vector<Flight>> under_way_;  // each of all pieces
-  Tensor replica_, pull_;                      // xh_i, and sum_j w_ij (xh_j - xh_i)
+  std::vector<int> members_;  // nodes, of this topology
+  int rank_ = 0;              // among them
+  std::deque<Flight> open_;   // in the order in which they were started, and will be added
+  int64_t started_ = 0;
+  Tensor replica_, pull_;  // xh_i, and sum_j w_ij (xh_j - xh_i)
   double first_move_ = 0;
   int64_t mixed_ = 0;
 };

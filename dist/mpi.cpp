@@ -147,18 +147,18 @@ class MpiCommunicator final : public Communicator {
         });
       }
       left_ -= size_t(count);
-      if (left_ == 0) {
-        for (auto& [host, device] : staged_) engine(device.device()).copy(host, device);
-      }
+      if (left_ == 0) unstage();
       return left_ == 0;
     }
 
     // Ranks may outnumber cores: whoever waits lets the others run.
-    std::vector<int> wait_until(Clock::time_point deadline) override {
+    std::vector<int> wait_until(Clock::time_point deadline, const std::set<int>& but) override {
       Clock::time_point began = Clock::now();
       for (std::chrono::microseconds nap(10); !poll();) {
         Clock::time_point now = Clock::now();
-        if (now >= deadline || c_.alarmed()) return open_peers();
+        std::vector<int> missing;
+        if (!but.empty() && (missing = open_peers(but)).empty()) return unstage(), missing;
+        if (now >= deadline || c_.alarmed()) return open_peers(but);
         if (now - began < std::chrono::microseconds(50)) {
           sched_yield();
         } else {
@@ -202,10 +202,14 @@ class MpiCommunicator final : public Communicator {
                               chunk.receive ? "from" : "to", chunk.peer,
                               std::string(words, size_t(length))));
     }
-    std::vector<int> open_peers() const {
+    void unstage() {
+      for (auto& [host, device] : staged_) engine(device.device()).copy(host, device);
+    }
+    std::vector<int> open_peers(const std::set<int>& but) const {
       std::set<int> peers;
       for (size_t i = 0; i < requests_.size(); i++) {
-        if (requests_[i] != MPI_REQUEST_NULL) peers.insert(chunks_[i].peer);
+        int peer = chunks_[i].peer;
+        if (requests_[i] != MPI_REQUEST_NULL && !but.count(peer)) peers.insert(peer);
       }
       return {peers.begin(), peers.end()};
     }

@@ -252,7 +252,7 @@ class NcclCommunicator final : public Communicator {
       return group_->stage == Group::Stage::done;
     }
 
-    std::vector<int> wait_until(Clock::time_point deadline) override {
+    std::vector<int> wait_until(Clock::time_point deadline, const std::set<int>&) override {
       if (!ask_until(deadline, [&] { return poll() || !under_way(); }))
         communicator_.give_up(*group_, communicator_.silence(*group_));
       if (group_->stage == Group::Stage::done) return {};

@@ -50,7 +50,12 @@ class PushSum final : public Decentralised {
       weight_mixer().mix(step(), z);
       mass_mixer_->mix(step(), s);
     });
-    lost() ? e.copy(before_, z) : engine(Device::cpu).copy(s, mass_);
+    if (lost()) {
+      e.copy(before_, z);
+      weight_mixer().forget();
+    } else {
+      engine(Device::cpu).copy(s, mass_);
+    }
     e.scale(1 / mass(), z, {z});
     parameters().refresh_shadow();
     mix_state();

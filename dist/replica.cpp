@@ -8,12 +8,19 @@
 namespace murmur {
 namespace {
 
-int64_t sequences_of(const ReplicaSettings& s, const Communicator& c) {
+int64_t sequences_of(const ReplicaSettings& s, const Communicator& c, const Strategy& strategy) {
   int64_t least = s.batch_size / c.size();
   if (least < s.accumulation) {
     throw InputError(fmt::format(
         "batch_size: {} sequences are too few for {} ranks with {} micro-batches each; at least {}",
         s.batch_size, c.size(), s.accumulation, c.size() * s.accumulation));
+  }
+  int64_t over = s.batch_size % c.size();
+  if (strategy.own_weights() && over != 0) {
+    throw InputError(fmt::format(
+        "batch_size: {} sequences are not as many for each of {} ranks, which count equally where "
+        "each trains weights of its own; use {} or {}",
+        s.batch_size, c.size(), s.batch_size - over, s.batch_size - over + c.size()));
   }
   return share_begin(s.batch_size, c.rank() + 1, c.size()) -
          share_begin(s.batch_size, c.rank(), c.size());
@@ -22,7 +29,7 @@ int64_t sequences_of(const ReplicaSettings& s, const Communicator& c) {
 }  // namespace
 
 Replica::Replica(const ReplicaSettings& s, Communicator& c, Strategy& strategy)
-    : tokens({sequences_of(s, c), s.model.block_size}, DType::i32, s.device),
+    : tokens({sequences_of(s, c, strategy), s.model.block_size}, DType::i32, s.device),
       targets(tokens.shape(), DType::i32, s.device),
       model(s.model, s.seed, s.activations, s.device, strategy.kept()),
       update(model.parameters, s.routes, s.clip, strategy.start(model.parameters, s.routes)),

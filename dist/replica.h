@@ -26,7 +26,8 @@ class Replica {
   Replica(const Replica&) = delete;
 
   // The sequences [first_sequence, first_sequence + sequences) of each step's batch are this
-  // rank's: neighbouring ranks have neighbouring ones, and as many, or one more.
+  // rank's: neighbouring ranks have neighbouring ones, and as many, or one more where all train the
+  // same weights.
   int64_t first_sequence() const { return first_; }
   int64_t sequences() const { return tokens.rows(); }
   Tensor tokens, targets;  // (sequences, block) int32, to be filled before a step

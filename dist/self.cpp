@@ -13,7 +13,10 @@ class Self final : public Communicator {
  private:
   struct Nothing final : Pending {
     bool poll() override { return true; }
-    std::vector<int> wait_until(std::chrono::steady_clock::time_point) override { return {}; }
+    std::vector<int> wait_until(std::chrono::steady_clock::time_point,
+                                const std::set<int>&) override {
+      return {};
+    }
   };
   std::unique_ptr<Pending> post(const std::vector<Message>&, const std::vector<Message>&) override {
     return std::make_unique<Nothing>();  // there is no peer

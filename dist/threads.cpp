@@ -25,10 +25,12 @@ struct Letter {
   bool taken = false;
 };
 
-// Letters of one pair of ranks: the n-th that is sent is the n-th that was expected.
+// Letters of one pair of ranks: the n-th that is sent is the n-th that was expected, of each
+// generation of members.
+using Number = std::pair<int, int64_t>;
 struct Box {
-  int64_t sent = 0, expected = 0;
-  std::map<int64_t, std::shared_ptr<Letter>> letters;
+  std::map<int, int64_t> sent, expected;  // by generation
+  std::map<Number, std::shared_ptr<Letter>> letters;
 };
 
 // What the threads share.
@@ -55,7 +57,7 @@ class ThreadsCommunicator final : public Communicator {
  private:
   class Batch final : public Pending {
    public:
-    Batch(Office& office, int rank, int size, const std::vector<Message>& sends,
+    Batch(Office& office, int rank, int size, int generation, const std::vector<Message>& sends,
           const std::vector<Message>& receives)
         : office_(office), rank_(rank), size_(size) {
       std::lock_guard lock(office.mutex);
@@ -63,11 +65,13 @@ class ThreadsCommunicator final : public Communicator {
         auto letter = std::make_shared<Letter>(Letter{m.tensor});
         sent_.push_back({m.peer, letter});
         Box& box = office.boxes[size_t(m.peer * size_ + rank_)];
-        box.letters[box.sent++] = letter;
+        box.letters[{generation, box.sent[generation]++}] = letter;
         office.news[size_t(m.peer)].notify_all();
       }
-      for (const Message& m : receives)
-        open_.push_back({m, office.boxes[size_t(rank_ * size_ + m.peer)].expected++});
+      for (const Message& m : receives) {
+        Box& box = office.boxes[size_t(rank_ * size_ + m.peer)];
+        open_.push_back({m, {generation, box.expected[generation]++}});
+      }
     }
 
     bool poll() override {
@@ -76,18 +80,19 @@ class ThreadsCommunicator final : public Communicator {
       return done();
     }
 
-    std::vector<int> wait_until(std::chrono::steady_clock::time_point deadline) override {
+    std::vector<int> wait_until(std::chrono::steady_clock::time_point deadline,
+                                const std::set<int>& but) override {
       std::unique_lock lock(office_.mutex);
       while (true) {
         take_what_is_there(lock);
-        if (done()) return {};
-        std::vector<int> missing = open_peers();
+        std::vector<int> missing = open_peers(but);
+        if (missing.empty()) return {};
         for (int peer : missing) {
           if (!office_.gone[size_t(peer)].empty()) return {peer};
         }
         if (office_.news[size_t(rank_)].wait_until(lock, deadline) == std::cv_status::timeout) {
           take_what_is_there(lock);
-          return done() ? std::vector<int>{} : open_peers();
+          return open_peers(but);
         }
       }
     }
@@ -121,16 +126,17 @@ class ThreadsCommunicator final : public Communicator {
       std::erase_if(sent_, [](const Sent& s) { return s.letter->taken; });
     }
     bool done() const { return open_.empty() && sent_.empty(); }
-    std::vector<int> open_peers() const {
+    std::vector<int> open_peers(const std::set<int>& but) const {
       std::set<int> peers;
       for (const Open& o : open_) peers.insert(o.message.peer);
       for (const Sent& s : sent_) peers.insert(s.peer);
+      for (int peer : but) peers.erase(peer);
       return {peers.begin(), peers.end()};
     }
 
     struct Open {
       Message message;
-      int64_t number;
+      Number number;
     };
     struct Sent {
       int peer;
@@ -144,7 +150,7 @@ class ThreadsCommunicator final : public Communicator {
 
   std::unique_ptr<Pending> post(const std::vector<Message>& sends,
                                 const std::vector<Message>& receives) override {
-    return std::make_unique<Batch>(office_, node(), nodes(), sends, receives);
+    return std::make_unique<Batch>(office_, node(), nodes(), generation(), sends, receives);
   }
   std::string reason(int peer) const override {
     std::lock_guard lock(office_.mutex);

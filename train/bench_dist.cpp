@@ -66,7 +66,7 @@ Counted count(const Config& config, const std::string& name, int64_t ranks) {
                            device_of(config),
                            make_routes(config),
                            clip_of(config),
-                           config.batch_size,
+                           config.batch_size / ranks * ranks,  // as many for each
                            1};
   Counted counted;
   std::mutex mutex;

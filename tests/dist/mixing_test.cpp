@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <mutex>
 #include <random>
 
@@ -421,6 +423,78 @@ TEST_CASE("left out at both ends: the others' mean is kept, and the lost one's v
           }).x;
       CHECK(y[2] == x[2]);
       CHECK(y[5] == x[5]);
+      CHECK(mean_moved(x, y) < 1e-14);
+    }
+  }
+}
+
+// Node 0 mixes the first piece and ends in the middle of the second, when those that do not talk to
+// it have added all of it: their neighbours have not.
+TEST_CASE(
+    "a node that dies in the middle of mixing leaves edges that act at both ends or at none") {
+  EdgeFile file("directed\n0 1\n1 2\n2 3\n3 4\n4 0\n");
+  const int64_t size = kPiece + 70;
+  for (const auto& [name, weights, nodes] : {std::tuple{"ring", "auto", 5},
+                                             {"path", "auto", 4},
+                                             {"edges", "auto", 5},
+                                             {"star", "column", 4}}) {
+    for (const MixingOptions& options : std::vector<MixingOptions>{
+             {}, {.wire = "bf16"}, {.wire = "int8"}, {.wire = "int8", .replicas = true}}) {
+      bool column = std::string(weights) == "column", in_halves = options.wire == "bf16";
+      if (column && options.wire == "int8") continue;
+      CAPTURE(name);
+      CAPTURE(options.wire);
+      TopologyOptions graph = {.name = name, .weights = weights};
+      if (graph.name == "edges") graph.edges = file.path;
+      Topology topology = make_topology(graph, nodes);
+      const int last = column ? 1 : 0;  // a leaf of the star ends, or the first of all
+      auto talks = [&](int rank) {
+        return topology.weight(0, rank, last) + topology.weight(0, last, rank) > 0;
+      };
+      std::atomic<int> waited_for = 0;
+      std::promise<void> all_done;
+      for (int rank = 0; rank < nodes; rank++) waited_for += !talks(rank);
+      Stack x = random_stack(nodes, size), y = x;
+      run_ranks("threads", World{nodes, 60, Device::cpu}, [&](Communicator& c) {
+        c.survive();
+        Tensor row = Tensor::of(x[size_t(c.rank())], {size}, DType::f64);
+        Mixer mixer(c, "rows", topology, options);
+        auto mix = [&](const Tensor& part) {
+          if (!in_halves) return mixer.mix(1, part);
+          mixer.begin(1, part);
+          mixer.finish(part);
+        };
+        auto note = [&] { y[size_t(c.node())] = to_vector(row); };
+        if (c.rank() == last) {
+          mix(row.slice(0, kPiece));
+          note();
+          return all_done.get_future().wait();
+        }
+        bool lost = false;
+        try {
+          mix(row);
+          if (--waited_for == 0) all_done.set_value();
+        } catch (const RankLost&) {
+          lost = true;
+        }
+        CHECK(lost == talks(c.rank()));
+        mixer.hold();
+        Tensor sent = Tensor::of(to_vector(row), {size}, DType::f64);
+        cpu_engine().scale(0.5, row, {row});  // it goes on meanwhile
+        std::vector<int> left;
+        for (int node = 0; node < nodes; node++)
+          if (node != last) left.push_back(node);
+        c.set_members(left);
+        mixer.settle(row);
+        cpu_engine().scale(0.5, sent, {row, true});
+        note();
+      });
+      for (int rank = 0; rank < nodes; rank++) {
+        Row before = x[size_t(rank)], after = y[size_t(rank)];
+        before.erase(before.begin(), before.begin() + kPiece);
+        after.erase(after.begin(), after.begin() + kPiece);
+        CHECK((before != after) == (rank != last));  // somebody had added something
+      }
       CHECK(mean_moved(x, y) < 1e-14);
     }
   }

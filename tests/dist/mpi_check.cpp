@@ -2,6 +2,7 @@
 //
 //   mpirun -n N mpi_check ok           every collective, against sums that are known
 //   .. late | killed | throws          what the others do when rank 1 sleeps, dies, or gives up
+//   .. mixing                          rank 1 of 4 dies while others mix; what they have stays
 //   .. bytes MIB                       all_reduce of MIB MiB, for those who count bytes on the wire
 //   .. nodes COUNT                     a world of COUNT ranks is asked for
 #include <fmt/format.h>
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "dist/collectives.h"
+#include "dist/mixing.h"
 #include "dist/transport.h"
 
 using namespace murmur;
@@ -169,6 +171,38 @@ void all_reduces(Communicator& c, int64_t rounds, const std::function<void()>& a
   }
 }
 
+// A ring of four: 3 does not talk to 1 and mixes all of x with 0 and 2, which wait for 1 meanwhile.
+void mixing(Communicator& c) {
+  c.survive();
+  const int64_t size = kPiece + 1000;
+  Tensor x = filled(c.rank(), size, DType::f64), mixed = Tensor::zeros({1});
+  Mixer mixer(c, "weights", make_topology({}, c.size()), {});
+  try {
+    if (c.rank() == 1) {
+      c.exchange("3 has mixed", {}, {{3, mixed}});
+      raise(SIGKILL);
+    }
+    mixer.mix(1, x);
+    if (c.rank() == 3) c.exchange("3 has mixed", {{1, mixed}}, {});
+    c.barrier();
+  } catch (const RankLost&) {
+    mixer.hold();
+  }
+  std::vector<int> left = c.agree_on_survivors();
+  c.set_members(left);
+  mixer.settle(x);
+  all_reduce(c, "sum", {x});
+  std::vector<double> sum = to_vector(x);
+  for (int64_t i = 0; i < size; i++) {
+    double before = 0;
+    for (int rank : left) before += value(rank, i);
+    check(std::abs(sum[size_t(i)] - before) < 1e-12, [&] {
+      return fmt::format("mixing: element {} sums to {}, not {}", i, sum[size_t(i)], before);
+    });
+  }
+  if (c.rank() == 0) fmt::print("{} are left\n", left.size());
+}
+
 void bytes(Communicator& c, int64_t mib) {
   Tensor x = Tensor::zeros({mib << 18});
   auto began = std::chrono::steady_clock::now();
@@ -191,7 +225,9 @@ void survivors(Communicator& c, double late) {
 int main(int argc, char** argv) {
   std::string mode = argc > 1 ? argv[1] : "ok";
   World world;
-  world.deadline = mode == "late" || mode == "killed" ? 1 : mode == "throws" ? 5 : 30;
+  world.deadline = mode == "late" || mode == "killed" || mode == "mixing" ? 1
+                   : mode == "throws"                                     ? 5
+                                                                          : 30;
   if (mode == "nodes" && argc > 2) world.nodes = std::atoi(argv[2]);
   try {
     run_ranks("mpi", world, [&](Communicator& c) {
@@ -203,6 +239,8 @@ int main(int argc, char** argv) {
         all_reduces(c, 5, [] { throw InputError("data: rank 1 cannot read it"); });
       else if (mode == "survivors")
         survivors(c, argc > 2 ? std::atof(argv[2]) : 0);
+      else if (mode == "mixing")
+        mixing(c);
       else if (mode == "bytes")
         bytes(c, argc > 2 ? std::atoi(argv[2]) : 64);
       else

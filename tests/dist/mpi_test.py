@@ -87,6 +87,9 @@ def on_one_host(check):
         code, output, _ = mpirun(3, "--enable-recovery", check, "survivors", late)
         expect(sorted(re.findall("^(?:murmur: )?rank .*", output, re.M)) == said,
                f"a rank that is {late} s late: one answer for all who go on", output)
+    code, output, _ = mpirun(4, "--enable-recovery", check, "mixing")
+    expect("3 are left" in output and not complaints(output),
+           "a rank is killed while others mix: what they have together stays", output)
     code, output, _ = mpirun(3, check, "nodes", "5")
     expect(code == 2 and complaints(output) ==
            ["murmur: nodes: 5 wanted, MPI has 3; start it with mpirun -n 5, or leave --nodes out"],

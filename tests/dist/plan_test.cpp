@@ -66,6 +66,7 @@ struct Counted {
 };
 
 Counted counted(Experiment x, int ranks) {
+  x.settings.batch_size = ranks;
   Counted result;
   auto strategy = strategy_of(x);
   x.steps = result.period = strategy->period(ranks);

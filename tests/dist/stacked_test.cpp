@@ -316,6 +316,7 @@ void compare(Experiment x, const std::vector<Case>& graphs, const Method& method
     CAPTURE(topology);
     CAPTURE(nodes);
     x.graph.name = topology;
+    x.settings.batch_size = 2 * nodes;
     Nodes f(x, nodes);
     auto given = x.strategy_settings.find("gossip_rounds");
     int rounds = given == x.strategy_settings.end() ? 1 : std::stoi(given->second);
@@ -414,6 +415,7 @@ TEST_CASE("DeMuon: momentum before tracking, all matrices; and tracking before m
   for (const auto& [topology, nodes] : kAllGraphs) {
     CAPTURE(topology);
     after.graph.name = topology;
+    after.settings.batch_size = x.settings.batch_size = 2 * nodes;
     Nodes f(x, nodes);  // without momentum
     Graph w{make_topology(after.graph, nodes)};
     Stack expected = tracking_before_momentum(0.8)({f, w, of_murmur(f), after.steps});
@@ -435,7 +437,6 @@ TEST_CASE("decentralised Muon and NorMuon: any optimizer, and clipping by each n
 TEST_CASE("D2: its published form with SGD, and with any other optimizer") {
   Experiment x = small("sgd", {{"momentum", "0"}, {"lr", "0.1"}});
   const std::vector<Case> suitable = {{"complete", 3}, {"ring", 5}, {"torus", 9}};
-  x.settings.batch_size = 18;
   compare(with(x, "d2"), suitable, d2_of_sgd(0.1));
   x.graph.lazy = true;
   compare(with(x, "d2"), {{"ring", 4}, {"hypercube", 8}}, d2_of_sgd(0.1));

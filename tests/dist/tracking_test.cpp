@@ -114,6 +114,7 @@ TEST_CASE("tracking and momentum commute on static graphs, and on no other") {
                                            {"base2", 6, false}}) {
     CAPTURE(graph);
     before.graph.name = after.graph.name = graph;
+    before.settings.batch_size = after.settings.batch_size = 2 * nodes;
     double difference = largest_difference(trained(before, nodes), trained(after, nodes));
     if (same)
       CHECK(difference < 1e-12);

@@ -29,10 +29,12 @@ Words ranks(const std::string& strategy, int count) {
 Words run_of(const std::string& name, int steps, const Words& more) {
   bool other = std::find(more.begin(), more.end(), "--optimizer") != more.end();
   Words optimizer = other ? Words{} : Words{"--optimizer", "normuon"};
-  return place().train(name, optimizer +
-                                 Words{"--schedule", "constant", "--warmup", "2", "--eval-every",
-                                       "4", "--steps", std::to_string(steps)} +
-                                 more);
+  Words words = place().train(name, optimizer +
+                                        Words{"--schedule", "constant", "--warmup", "2",
+                                              "--eval-every", "4", "--steps",
+                                              std::to_string(steps)} +
+                                        more);
+  return with(words, "--batch-size", "12");  // as many for each of two, three and four
 }
 
 Words going_on(const std::string& name, int steps, const Words& more = {}) {
@@ -214,7 +216,8 @@ TEST_CASE("ranks with documents of their own: the run goes on to the bit, exact 
   CHECK(last_validation("together") != last_validation("by-documentall_reduce"));
   output_of(run("everything", 2, {"--partition", "by-document"}));  // one rank
   // Four sequences for three ranks, after two had them.
-  output_of(run("uneven", 4, ranks("all_reduce", 2) + Words{"--partition", "by_document"}));
+  output_of(with(run("uneven", 4, ranks("all_reduce", 2) + Words{"--partition", "by_document"}),
+                 "--batch-size", "4"));
   output_of(going_on("uneven", 8, {"--nodes", "3"}));
   CHECK(contains(read_file(place() / "uneven/config.toml"), "partition = \"by-document\""));
 }
@@ -225,7 +228,7 @@ TEST_CASE("what ranks are refused is one line, and nothing is lost") {
   check_refused(going_on("kept", 8, {"--optimizer", "adamw"}), {"optimizer", "normuon", "adamw"});
   check_refused(going_on("kept", 8, {"--optimizer.neurons", "longer_side"}),
                 {".v'", "resume with"});
-  check_refused(going_on("kept", 8, ranks("sharded", 9)), {"batch_size", "9"});
+  check_refused(going_on("kept", 8, ranks("sharded", 13)), {"batch_size", "13"});
   check_refused(going_on("kept", 8, {"--partition", "by-document"}), {"2 nodes", "only 1"});
   check_refused(going_on("kept", 8, {"--transport", "mpi", "--nodes", "2"}), {"mpi"});
   CHECK(load_checkpoint(place() / "kept").step == 4);
