@@ -110,6 +110,12 @@ std::vector<Option> Config::options() {
       fixed({"recipe", &recipe,
              "a strategy and an optimizer that have a name together; other flags win", 0, 0,
              or_none(names_of(recipe_list()))}),
+      {"recipe_values",
+       &recipe_values,
+       "rate and warm-up of a recipe: tuned here, or as its authors ran it on a ring",
+       0,
+       0,
+       {"tuned", "published"}},
       fixed({"optimizer", &optimizer,
              "of the matrices, and of everything unless it is for matrices only", 0, 0,
              names_of(optimizer_list())}),
@@ -187,18 +193,18 @@ std::unique_ptr<Strategy> configured_strategy(const Config& c) {
 }
 
 const std::vector<Recipe>& recipe_list() {
-  auto recipe = [](std::string name, std::string formula, std::string summary,
-                   const std::string& settings) {
-    Recipe r{std::move(name), std::move(formula), std::move(summary), {}};
-    std::istringstream words(settings);
+  auto assignments = [](const std::string& text) {
+    std::vector<Assignment> all;
+    std::istringstream words(text);
     for (std::string word; words >> word;) {
       size_t at = word.find('=');
-      r.settings.emplace_back(word.substr(0, at), word.substr(at + 1));
+      all.push_back({word.substr(0, at), word.substr(at + 1)});
     }
-    return r;
+    return all;
   };
   static const std::vector<Recipe> list = {
-#define RECIPE(name, formula, summary, settings) recipe(#name, formula, summary, settings),
+#define RECIPE(name, formula, summary, settings, published) \
+  {#name, formula, summary, assignments(settings), assignments(published)},
 #include "train/recipes.def"
 #undef RECIPE
   };
@@ -217,6 +223,18 @@ const std::vector<Preset>& preset_list() {
 
 namespace {
 
+// A recipe's settings, those of its authors in their place where they are asked for.
+std::vector<Assignment> settings_of(const Recipe& recipe, const std::string& values) {
+  std::vector<Assignment> all = recipe.settings;
+  if (values != "published") return all;
+  if (recipe.published.empty()) {
+    throw InputError("recipe_values: no authors' values are known for recipe " + recipe.name +
+                     "; use tuned");
+  }
+  all.insert(all.end(), recipe.published.begin(), recipe.published.end());
+  return all;
+}
+
 // What the preset and the recipe of these settings say; unknown ones are refused later.
 std::vector<Assignment> named_sets(const std::vector<Assignment>& settings) {
   std::vector<Assignment> all;
@@ -228,8 +246,9 @@ std::vector<Assignment> named_sets(const std::vector<Assignment>& settings) {
     for (auto [name, value] : sizes) all.push_back({name, fmt::format("{}", value)});
   }
   for (const Recipe& recipe : recipe_list()) {
-    if (recipe.name == value_of(settings, "recipe"))
-      all.insert(all.end(), recipe.settings.begin(), recipe.settings.end());
+    if (recipe.name != value_of(settings, "recipe")) continue;
+    for (const Assignment& a : settings_of(recipe, value_of(settings, "recipe_values")))
+      all.push_back(a);
   }
   return all;
 }
@@ -309,6 +328,9 @@ std::vector<Assignment> over(std::vector<Assignment> base, const std::vector<Ass
   std::erase_if(anew, [&](const Assignment& a) {
     return (a.name == "preset" || a.name == "recipe") && a.value == value_of(base, a.name);
   });
+  const std::string values = value_of(top, "recipe_values");
+  if (!values.empty() && values != value_of(base, "recipe_values", Config{}.recipe_values))
+    anew.push_back({"recipe", value_of(top, "recipe", value_of(base, "recipe"))});
   const std::vector<Assignment> sets = named_sets(anew);
   base = followed_by(std::move(base), sets);
   for (const Assignment& said : sets)  // make_config() puts them in front of all

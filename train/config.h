@@ -37,6 +37,7 @@ struct Config {
   // update
   std::string optimizer = "muon", auxiliary = "adamw", schedule = "wsd", row_blocks = "whole";
   std::string matrices = "hidden", clip_form = "at_most", recipe = "none";
+  std::string recipe_values = "tuned";
   bool one_rate = false;
   TopologyOptions graph;
   double clip = 1, clip_growth = 0, min_lr = 0.05, decay_fraction = 0.5;
@@ -93,7 +94,8 @@ const std::vector<Preset>& preset_list();
 // A strategy and an optimizer that have a name together, and their defaults.
 struct Recipe {
   std::string name, formula, summary;
-  std::vector<Assignment> settings;
+  std::vector<Assignment> settings;   // every one that the formula depends on
+  std::vector<Assignment> published;  // in their place with recipe_values=published; may be empty
 };
 const std::vector<Recipe>& recipe_list();
 

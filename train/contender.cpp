@@ -121,8 +121,9 @@ Contender parse_contender(const std::string& text, const std::vector<double>& fa
 
 bool may_be_own(const std::string& setting) {
   static const std::set<std::string> own = {
-      "auxiliary", "strategy", "matrices", "one_rate", "row_blocks", "clip",          "clip_growth",
-      "clip_form", "schedule", "warmup",   "min_lr",   "weights",    "decay_fraction"};
+      "auxiliary", "strategy",    "matrices",       "one_rate",     "row_blocks",
+      "clip",      "clip_growth", "clip_form",      "schedule",     "warmup",
+      "min_lr",    "weights",     "decay_fraction", "recipe_values"};
   return own.contains(setting) || setting.starts_with("auxiliary.") ||
          setting.starts_with("strategy.");
 }

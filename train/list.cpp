@@ -73,13 +73,15 @@ ListTable strategies() {
 }
 
 ListTable recipes() {
-  ListTable table{"recipes", {"name", "summary", "formula", "settings"}, {}};
-  for (const Recipe& r : recipe_list()) {
-    std::string settings;
-    for (const auto& [key, value, where] : r.settings)
-      settings += (settings.empty() ? "" : " ") + key + "=" + value;
-    table.rows.push_back({r.name, r.summary, r.formula, settings});
-  }
+  ListTable table{"recipes", {"name", "summary", "formula", "settings", "published"}, {}};
+  auto text = [](const std::vector<Assignment>& assignments) {
+    std::string words;
+    for (const auto& [key, value, where] : assignments)
+      words += (words.empty() ? "" : " ") + key + "=" + value;
+    return words;
+  };
+  for (const Recipe& r : recipe_list())
+    table.rows.push_back({r.name, r.summary, r.formula, text(r.settings), text(r.published)});
   return table;
 }
 

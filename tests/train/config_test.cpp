@@ -117,8 +117,8 @@ TEST_CASE("a preset or recipe that is named over a file wins, with all that it s
   CHECK(other.n_layer == 6);
   CHECK(other.n_embd == 384);
   CHECK(other.optimizer == "sgd");
-  CHECK(other.optimizer_options ==
-        std::map<std::string, std::string>{{"momentum", "0"}, {"lr", "0.1"}});
+  CHECK(other.optimizer_options.at("momentum") == "0");
+  CHECK(!other.optimizer_options.contains("ns_steps"));
   CHECK(other.clip == 0);
   Config both = make_config(over(file, {{"preset", "baby"}, {"n_layer", "3"}}));
   CHECK(both.n_layer == 3);

@@ -1,10 +1,14 @@
 // tests/train/decentralised_test.cpp - runs over a graph as a user types them: every recipe, what a
 // checkpoint and a log hold of every node, and what happens when some are lost.
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 #include <mutex>
+#include <set>
 
 #include "dist/transport.h"
+#include "optim/registry.h"
 #include "optim/svd.h"
 #include "tests/train/run_command.h"
 #include "tests/train/same_run.h"
@@ -57,6 +61,67 @@ void check_goes_on(const std::string& name, const Words& more) {
 LogRow last_row(const std::string& name) { return read_log(place() / name + "/log.jsonl").back(); }
 
 }  // namespace
+
+// A default that changes, or one that nobody thought of, such as NorMuon's decay, is then no part
+// of a recipe.
+TEST_CASE("a recipe names every setting that its formula depends on") {
+  for (const Recipe& recipe : recipe_list()) {
+    std::map<std::string, std::string> named;
+    for (const Assignment& a : recipe.settings) named[a.name] = a.value;
+    auto check_named = [&](const std::string& setting) {
+      CHECK_MESSAGE(named.contains(setting), recipe.name << " leaves " << setting << " open");
+    };
+    for (const char* setting : {"strategy", "optimizer", "clip", "warmup"}) check_named(setting);
+    if (named["clip"] != "0" && named.contains("clip_growth")) check_named("clip_form");
+    for (const std::string owner : {"optimizer", "auxiliary"}) {
+      if (!named.contains(owner)) continue;
+      auto optimizer = make_optimizer(named[owner]);
+      std::vector<Option> options = all_options(*optimizer);
+      bool has_form = std::any_of(options.begin(), options.end(),
+                                  [](const Option& o) { return bool(o.chosen); });
+      const std::set<std::string> beside_form = {"form", "lr", "weight_decay", "momentum",
+                                                 "nesterov"};
+      for (const Option& option : options) {
+        bool by_form = has_form && !beside_form.contains(option.name);
+        bool by_one_rate =
+            owner == "auxiliary" && option.name == "lr" && named["one_rate"] == "true";
+        if (!by_form && !by_one_rate && option.name != "cautious_decay")
+          check_named(owner + "." + option.name);
+      }
+    }
+    for (const Option& option : make_strategy(named["strategy"])->options()) {
+      if (option.name == "momentum" || option.name == "refresh" || option.name == "nesterov")
+        check_named("strategy." + option.name);
+    }
+    const bool decays = recipe.formula.find("AdamW") != std::string::npos;
+    Config config = make_config({{"recipe", recipe.name}, {"nodes", "2"}});
+    for (const Route& route : make_routes(config))
+      CHECK((route.use.optimizer->weight_decay > 0) == decays);
+    if (recipe.published.empty()) {
+      CHECK_THROWS_AS(make_config({{"recipe", recipe.name}, {"recipe_values", "published"}}),
+                      InputError);
+      continue;
+    }
+    Config published =
+        make_config({{"recipe", recipe.name}, {"recipe_values", "published"}, {"nodes", "2"}});
+    for (const auto& [key, value, where] : recipe.published) {
+      if (key == "optimizer.lr")
+        CHECK(make_routes(published)[0].use.optimizer->learning_rate == std::stod(value));
+      if (key == "warmup") CHECK(published.warmup == std::stoll(value));
+    }
+  }
+}
+
+TEST_CASE("with their own settings DeMuon and DeNorMuon are ahead of gossip, from early on") {
+  std::map<std::string, double> loss;
+  for (const std::string recipe : {"demuon", "denormuon", "dsgd"}) {
+    std::string name = "early-" + recipe;
+    output_of(with(run_of(name, {"--recipe", recipe, "--topology", "ring"}, 60), "--n-embd", "32"));
+    loss[recipe] = *last_row(name).val_loss;
+  }
+  CHECK(loss["demuon"] < loss["dsgd"] - 0.1);
+  CHECK(loss["denormuon"] < loss["dsgd"] - 0.1);
+}
 
 TEST_CASE("every recipe trains, and goes on to the bit with every node's state") {
   REQUIRE(recipe_list().size() >= 10);
@@ -265,16 +330,16 @@ TEST_CASE("nodes come back from those that stayed; who leads may change") {
                                   "lose:0@3,lose:1@3,rejoin:0@24,rejoin:1@24"}));
   output_of(run_of("none-lost", {"--recipe", "dsgd", "--topology", "ring"}));
   CHECK(*last_row("two-back-1").consensus < 2 * *last_row("none-lost").consensus);
-  check_refused(run_of("nobody", {"--recipe", "dsgd", "--faults", "lose:0@3,lose:1@5,rejoin:0@5"},
-                       24, 2),
-                {"faults", "lose:1@5"});
+  check_refused(
+      run_of("nobody", {"--recipe", "dsgd", "--faults", "lose:0@3,lose:1@5,rejoin:0@5"}, 24, 2),
+      {"faults", "lose:1@5"});
 }
 
 TEST_CASE("messages under way at a skipped step go on as they were") {
   check_goes_on("late-skip", {"--recipe", "dsgd", "--strategy.overlap", "true", "--topology",
                               "ring", "--lazy-weights", "true", "--faults", "skip:1@12-14"});
-  check_refused(run_of("skip-directed", {"--recipe", "sgp", "--topology", "exponential",
-                                         "--faults", "skip:1@20"}),
+  check_refused(run_of("skip-directed",
+                       {"--recipe", "sgp", "--topology", "exponential", "--faults", "skip:1@20"}),
                 {"faults", "directed"});
   CHECK(!std::filesystem::exists(place() / "skip-directed/log.jsonl"));
 }
@@ -283,8 +348,8 @@ TEST_CASE("what a strategy remembers of one graph is not for another") {
   Words ring = {"--topology", "ring"};
   output_of(run_of("pushed", Words{"--strategy", "push_sum", "--optimizer", "sgd"} + ring));
   double before = *last_row("pushed").val_loss;
-  std::string text = output_of(going_on("pushed", 25) +
-                               Words{"--topology", "path", "--weights", "column"});
+  std::string text =
+      output_of(going_on("pushed", 25) + Words{"--topology", "path", "--weights", "column"});
   CHECK(text.find("mean") != std::string::npos);
   CHECK(*last_row("pushed").val_loss < before + 0.1);
   output_of(run_of("pulled", Words{"--recipe", "dsgd", "--strategy.wire", "int8"} + ring));
