@@ -50,12 +50,18 @@ std::vector<Entry> from_text(const std::string& text) {
 }
 
 // A text, a character an element, to or from rank 0: its length first.
-std::string text_between(Communicator& c, int from, int to, const std::string& text) {
+std::string text_between(Communicator& c, int from, int to, const std::string& text,
+                         const std::string& what = kLists, bool patiently = false) {
   bool sends = c.rank() == from;
   Tensor length = Tensor::of({double(text.size())}, {1}, DType::i32);
   auto move = [&](const Tensor& x) {
     if (x.numel() == 0) return;
-    sends ? c.exchange(kLists, {{to, x}}, {}) : c.exchange(kLists, {}, {{from, x}});
+    if (sends)
+      c.exchange(what, {{to, x}}, {});
+    else if (patiently)
+      c.exchange_patiently(what, {}, {{from, x}});
+    else
+      c.exchange(what, {}, {{from, x}});
   };
   move(length);
   int64_t size = int64_t(length.data<int32_t>()[0]);
@@ -160,6 +166,23 @@ std::set<std::string> distribute(Communicator& c, const Find& find,
     }
   }
   return names;
+}
+
+std::vector<std::string> gather_texts(Communicator& c, const std::string& what,
+                                      const std::string& text) {
+  if (c.rank() > 0) {
+    text_between(c, c.rank(), 0, text, what);
+    return {};
+  }
+  std::vector<std::string> all = {text};
+  for (int rank = 1; rank < c.size(); rank++) all.push_back(text_between(c, rank, 0, {}, what));
+  return all;
+}
+
+std::string text_from_rank_zero(Communicator& c, const std::string& what, const std::string& text) {
+  if (c.rank() > 0) return text_between(c, 0, c.rank(), {}, what, true);
+  for (int rank = 1; rank < c.size(); rank++) text_between(c, 0, rank, text, what);
+  return text;
 }
 
 int64_t from_rank_zero(Communicator& c, const std::string& what, int64_t value) {

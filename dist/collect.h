@@ -35,6 +35,11 @@ using Find = std::function<Tensor(const std::string& name, const Shape& whole)>;
 std::set<std::string> distribute(Communicator& c, const Find& find,
                                  const std::vector<Piece>& pieces);
 
+// Texts of all ranks, by rank, on rank 0; elsewhere nothing. And one that rank 0 has, for all: they
+// wait for it without a deadline.
+std::vector<std::string> gather_texts(Communicator& c, const std::string& what,
+                                      const std::string& text);
+std::string text_from_rank_zero(Communicator& c, const std::string& what, const std::string& text);
 // A number that rank 0 knows.
 int64_t from_rank_zero(Communicator& c, const std::string& what, int64_t value);
 

@@ -33,9 +33,13 @@ std::string usual_transport(int64_t nodes) {
   return nodes > 1 ? "threads" : "self";
 }
 
+bool are_processes(const std::string& transport) {
+  return find_named("transport", transport_list(), transport).processes;
+}
+
 void refuse_copies(const std::string& transport) {
   Launched launched = launched_by();
-  if (launched.size == 1 || find_named("transport", transport_list(), transport).processes) return;
+  if (launched.size == 1 || are_processes(transport)) return;
   throw InputError(fmt::format(
       "transport: {} is one process, and {} has started {}; leave --transport out, or start one",
       transport, launched.source, launched.size));

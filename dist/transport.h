@@ -33,6 +33,7 @@ void run_ranks(const std::string& transport, const World& world,
 
 // The one that fits how this process was started, and how many ranks there are to be.
 std::string usual_transport(int64_t nodes);
+bool are_processes(const std::string& transport);  // its ranks
 // InputError where this is one of several processes that were started as ranks, and each of them
 // would be a whole run.
 void refuse_copies(const std::string& transport);

@@ -164,7 +164,7 @@ std::optional<Comparison> race_and_judge(const CompareOptions& options) {
         fmt::format("json: there is no folder '{}' to write into; make it first", folder.string()));
   }
   RaceOptions race{parse_contenders(options.optimizers, options.lrs), options.settings,
-                   options.seeds, options.tune_seeds};
+                   options.seeds, options.tune_seeds, options.train};
   Config config = make_config(options.settings);
   if (!names(options.settings, "eval_every")) {
     config.eval_every = std::max<int64_t>(config.steps / kEvaluations, 1);

@@ -61,6 +61,7 @@ struct CompareOptions {
   int64_t seeds = 3, tune_seeds = 1;
   std::optional<double> target{};
   std::vector<Assignment> settings{};  // of all runs
+  TrainRun train = train_here;
 };
 
 // The race of `options`, trained and judged; nothing where a signal came.

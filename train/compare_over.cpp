@@ -125,7 +125,7 @@ int compare_over(const CompareOptions& options, const std::string& over) {
   return 0;
 }
 
-void paper_setup(CompareOptions& options) {
+std::string paper_setup(CompareOptions& options) {
   struct Method {
     const char *topology, *contenders;
   };
@@ -156,7 +156,7 @@ void paper_setup(CompareOptions& options) {
     throw InputError(
         "paper-setup: the authors have settings for topology ring, exponential_demuon and "
         "complete; name one of them");
-  fmt::print(
+  return fmt::format(
       "The authors' settings on {}. Their model lets attention see the tokens it is to predict and "
       "their training text is shuffled token by token: losses of {} are not comparable with "
       "theirs, and rank optimizers on another task.\n",

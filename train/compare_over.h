@@ -20,7 +20,8 @@ int compare_over(const CompareOptions& options, const std::string& over);
 
 // The experiment of DeMuon's authors, as their code sets it up: model, batch, steps, and each
 // method's own rate, schedule and momentum on this topology (docs/decentralised.md says what
-// differs, and why losses are not comparable). Sets what `options` leaves open.
-void paper_setup(CompareOptions& options);
+// differs, and why losses are not comparable). Sets what `options` leaves open, and says so in a
+// few words.
+std::string paper_setup(CompareOptions& options);
 
 }  // namespace murmur

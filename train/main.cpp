@@ -24,6 +24,7 @@
 #include "train/compare.h"
 #include "train/compare_over.h"
 #include "train/config.h"
+#include "train/crew.h"
 #include "train/data.h"
 #include "train/evaluate.h"
 #include "train/graph.h"
@@ -448,8 +449,13 @@ int run(int argc, char** argv, std::string* to_launch_by) {
       *to_launch_by = transport_to_launch(race.settings);
       return;
     }
-    if (paper) paper_setup(race);
-    code = over.empty() ? compare(race) : compare_over(race, over);
+    std::string said = paper ? paper_setup(race) : "";
+    code = with_crew(make_config(race.settings), [&](const TrainRun& train, int ranks) {
+      fmt::print("{}", said);
+      race.train = train;
+      if (ranks > 0) race.settings.push_back({"nodes", std::to_string(ranks)});
+      return over.empty() ? compare(race) : compare_over(race, over);
+    });
   });
 
   CLI::App* synthetic_command = app.add_subcommand(

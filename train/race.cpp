@@ -189,7 +189,7 @@ void Race::train_it(const Config& config, const std::string& title) {
   progress_->begin(title);
   json result;
   try {
-    TrainSummary summary = train(config, /*resume=*/true, {}, [&](const LogRow& row) {
+    TrainSummary summary = options_.train(config, [&](const LogRow& row) {
       remember_settings();
       progress_->update(before + row.step, row.train_loss, row.lr, row.tokens_per_s);
     });

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "train/contender.h"
+#include "train/crew.h"
 
 namespace murmur {
 
@@ -21,6 +22,7 @@ struct RaceOptions {
   std::vector<Assignment> shared;  // of all runs: model, data, steps, ..
   int64_t seeds = 3;               // shared seed, seed + 1, ..
   int64_t tune_seeds = 1;          // the first ones, on which the rates are tried
+  TrainRun train = train_here;
 };
 
 struct RunOutcome {

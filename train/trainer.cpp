@@ -21,6 +21,7 @@
 #include "train/replica_state.h"
 #include "train/revision.h"
 #include "train/run.h"
+#include "train/same_settings.h"
 
 namespace murmur {
 namespace {
@@ -29,7 +30,9 @@ namespace {
 // steps, to put together a line of the log.
 constexpr int64_t kAgreeEvery = 10;
 
-std::unique_ptr<Strategy> joined(const Config& config, Communicator& c) {
+std::unique_ptr<Strategy> joined(const Config& config, Communicator& c,
+                                 const std::vector<Assignment>& told) {
+  require_same_settings(c, told);
   std::unique_ptr<Strategy> strategy = configured_strategy(config);
   strategy->join(c);
   return strategy;
@@ -61,7 +64,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
       watch_(std::move(watch)),
       data_(config.data),
       partition_(partition_of(config, data_, c.nodes())),
-      strategy_(joined(config, c)),
+      strategy_(joined(config, c, told(config, data_, resume, from))),
       replica_(settings_of(config, data_.vocab_size()), c, *strategy_),
       position_(config.batch_size, config.block_size, c.nodes(), partition_.has_value()),
       schedule_(make_schedule(config)),
@@ -77,8 +80,8 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
   position_.share(c_);
   bool fewer = faults_.loses() && faults_.members(start_, c.nodes()) != c.members();
   if (fewer) c_.set_members(faults_.members(start_, c.nodes()));
-  // A script counts on its nodes: where it loses some, a real loss ends the run.
-  if (config.transport == "mpi" && by_graph && !faults_.loses()) c_.survive();
+  // A script counts on its nodes, and so does a race: there a real loss ends the run.
+  if (config.transport == "mpi" && by_graph && !faults_.loses() && !watch_) c_.survive();
   bool there = start_ >= 0;
   start_ = std::max<int64_t>(start_, 0);
   if (c_.rank() < 0) return;  // lost; until it is back
@@ -242,12 +245,14 @@ std::vector<double> Trainer::agree(std::vector<double> losses) {
 // Reads the numbers of the steps under way, all but the last `keep`.
 void Trainer::finish(size_t keep) {
   std::vector<LogRow> rows;
-  std::vector<double> losses, squares;
+  std::vector<double> own, losses, squares;
   if (under_way_.size() <= keep) return;
   for (size_t i = 0; i + keep < under_way_.size(); i++) {
     rows.push_back(under_way_[i].row);
-    losses.push_back(under_way_[i].loss());
     squares.push_back(under_way_[i].gradient_squares());
+    own.push_back(under_way_[i].loss());
+    // What is not finite on one rank ends all of them, after the same step.
+    losses.push_back(std::isfinite(squares.back()) ? own.back() : NAN);
   }
   losses = agree(losses);
   under_way_.erase(under_way_.begin(), under_way_.begin() + int64_t(rows.size()));
@@ -259,12 +264,12 @@ void Trainer::finish(size_t keep) {
     row.train_loss = losses[i];
     if (!std::isfinite(row.train_loss)) {
       diverged_ = true;
+      if (std::isfinite(own[i])) replica_.update.require_finite(squares[i]);
       throw Error(fmt::format(
           "step {}: the loss is {}; lower the learning rate; the checkpoints of earlier steps are "
           "intact",
           row.step, row.train_loss));
     }
-    replica_.update.require_finite(squares[i]);
     row.grad_norm = std::sqrt(squares[i]);
     row.step_ms = ms;
     row.tokens_per_s = double(config_.batch_size * config_.block_size) / ms * 1e3;
@@ -464,18 +469,23 @@ TrainSummary train(const Config& config, bool resume, std::optional<int64_t> fro
   TrainSummary summary;
   World world{config.nodes, config.deadline, device_of(config)};
   run_ranks(config.transport, world, [&](Communicator& c) {
-    Trainer trainer(config, c, resume, from, watch);
-    try {
-      TrainSummary of_rank = trainer.run();
-      if (c.rank() == 0) summary = of_rank;
-    } catch (const InputError&) {
-      throw;
-    } catch (const Error& error) {
-      if (trainer.diverged()) throw Diverged(error.what());
-      throw;
-    }
+    TrainSummary of_rank = train_rank(c, config, resume, from, watch);
+    if (c.rank() == 0 || are_processes(config.transport)) summary = of_rank;
   });
   return summary;
+}
+
+TrainSummary train_rank(Communicator& c, const Config& config, bool resume,
+                        std::optional<int64_t> from, std::function<void(const LogRow&)> watch) {
+  Trainer trainer(config, c, resume, from, std::move(watch));
+  try {
+    return trainer.run();
+  } catch (const InputError&) {
+    throw;
+  } catch (const Error& error) {
+    if (trainer.diverged()) throw Diverged(error.what());
+    throw;
+  }
 }
 
 }  // namespace murmur

@@ -12,6 +12,8 @@
 
 namespace murmur {
 
+class Communicator;
+
 struct TrainSummary {
   int64_t step = 0;          // the last one done
   int64_t state_bytes = 0;   // of the optimizers' state
@@ -34,5 +36,9 @@ struct Diverged : Error {
 // called catch_interrupts().
 TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from = {},
                    std::function<void(const LogRow&)> watch = {});
+
+// The part of one rank in it, which is there already. Where it throws Diverged, all ranks do.
+TrainSummary train_rank(Communicator& c, const Config& config, bool resume,
+                        std::optional<int64_t> from, std::function<void(const LogRow&)> watch);
 
 }  // namespace murmur

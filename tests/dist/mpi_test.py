@@ -5,6 +5,7 @@
 Exit code 77: mpirun is missing.
 """
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ import time
 import hosts
 
 MISSING = "step 3: gradients: rank 1 is missing: nothing for 1 s"
+TINY = ("--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16", "--batch-size",
+        "4")
 failures = []
 
 
@@ -155,14 +158,15 @@ def launches(check, murmur):
                f"launch with {transport}: a wrong flag is said once", output)
 
 
-def signals(murmur, folder):
-    """launch hands signals on: ranks save and go on, or save and stop; and what config files say."""
-    with open(f"{folder}/text", "w") as file:
-        file.write("the quick brown fox jumps over the lazy dog. " * 100)
-    subprocess.run([murmur, "data", "prepare", f"{folder}/text", "--out", f"{folder}/data"],
-                   check=True, stdout=subprocess.DEVNULL)
-    words = [murmur, "launch", "-n", "2", "--", "train", "--data", f"{folder}/data", "--n-layer",
-             "1", "--n-head", "2", "--n-embd", "16", "--block-size", "16", "--batch-size", "4",
+def trains(murmur, folder):
+    """launch hands signals on: ranks save and go on, or save and stop. It reads what the ranks will
+    read, and ranks that were told different things do not train."""
+    for name, dog in (("data", "lazy dog"), ("other", "lazy god")):
+        with open(f"{folder}/text", "w") as file:
+            file.write(f"the quick brown fox jumps over the {dog}. " * 100)
+        subprocess.run([murmur, "data", "prepare", f"{folder}/text", "--out", f"{folder}/{name}"],
+                       check=True, stdout=subprocess.DEVNULL)
+    words = [murmur, "launch", "-n", "2", "--", "train", *TINY, "--data", f"{folder}/data",
              "--steps", "1000000", "--checkpoint-every", "0", "--eval-every", "0"]
 
     def wait_for(condition):
@@ -187,6 +191,13 @@ def signals(murmur, folder):
         expect(code == 130 and output.count("stopped after step") == 1 and
                os.path.exists(run + "/checkpoint/latest") and "Forwarding" not in output,
                f"launch: signal {number} saves and stops, exit code {code}", output)
+    train = [murmur, "train", *words[6:], "--steps", "2"]
+    for own, what in ((["--seed", "2"], "seed: '1337' on rank 0, '2' on rank 1"),
+                      (["--data", f"{folder}/other"], "data: '")):
+        code, output, _ = mpirun(1, *train, "--out", f"{folder}/none", ":", "-n", "1", *train,
+                                 "--out", f"{folder}/none", *own)
+        expect(code == 2 and len(complaints(output)) == 1 and what in output and
+               not os.path.exists(f"{folder}/none"), f"ranks with their own {own[0]}", output)
     for transport, what in (("threads", "launch: transport threads is one process"),
                             ("nccl", "nccl")):
         with open(f"{folder}/{transport}.toml", "w") as file:
@@ -195,6 +206,30 @@ def signals(murmur, folder):
             start([*words, "--out", f"{folder}/none", "--config", f"{folder}/{transport}.toml"]), 20)
         expect(code == 2 and what in output and not os.path.exists(f"{folder}/none"),
                f"launch: transport {transport} in a file", output)
+
+
+def races(murmur, folder):
+    """compare on processes: MPI starts once, rank 0 keeps the books, a run that diverges has lost."""
+    words = ["compare", *TINY, "--data", f"{folder}/data", "--steps", "12", "--seeds", "1",
+             "--optimizers", "muon,adamw:weight_decay=1000;lr=1000"]
+    losses = {}
+    for name, process in (
+            ("threads", start([murmur, *words, "--nodes", "2", "--out", f"{folder}/threads"])),
+            ("mpi", start([murmur, "launch", "-n", "2", "--", *words, "--out", f"{folder}/mpi"]))):
+        code, output, _ = output_of(process, 60)
+        expect(code == 0 and output.count("compare.md, compare.json") == 1 and
+               "diverged; step" in output, f"a race by {name}", output)
+        with open(f"{folder}/{name}/compare.json") as file:
+            losses[name] = [method["val_loss"] for method in json.load(file)["methods"]]
+    expect(losses["threads"] == losses["mpi"], "a race on threads and on mpi", str(losses))
+    code, output, _ = mpirun(2, murmur, *words, "--over", "schedule=wsd,cosine", "--out",
+                             f"{folder}/over")
+    expect(code == 0 and output.count("over.md, over.json") == 1 and
+           output.count("race 2/2") == 1, "races by mpirun", output)
+    code, output, _ = mpirun(2, murmur, *words, "--seeds", "2", "--tune-seeds", "3", "--out",
+                             f"{folder}/none")
+    expect(code == 2 and len(complaints(output)) == 1 and "tune-seeds" in output and
+           not os.path.exists(f"{folder}/none"), "a race that is refused", output)
 
 
 def main():
@@ -206,7 +241,8 @@ def main():
     same_weights(weights)
     launches(check, murmur)
     with tempfile.TemporaryDirectory() as folder:
-        signals(murmur, folder)
+        trains(murmur, folder)
+        races(murmur, folder)
     reason = hosts.skip()
     if reason:
         print("several hosts: skipped:", reason)
