@@ -3,11 +3,18 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tensor/check.h"
 #include "train/checksum.h"
+#include "train/files.h"
 #include "train/prepare.h"  // data_digest
 #include "train/tokenizer.h"
 
 namespace murmur {
+
+static const std::string kFile = "/identity.json";
 
 std::string tokenizer_digest(const std::string& tokenizer_path) {
   if (tokenizer_path.empty()) return "gpt2";
@@ -17,25 +24,49 @@ std::string tokenizer_digest(const std::string& tokenizer_path) {
                      checksum_text(crc32c(knows.data(), knows.size())));
 }
 
-Identity identity_of(const GptConfig& model, const Dataset& data) {
+Identity model_identity(const GptConfig& model) {
   return {{"arch", model.arch == Arch::modern ? "modern" : "gpt2"},
           {"n_layer", fmt::format("{}", model.n_layer)},
           {"n_head", fmt::format("{}", model.n_head)},
           {"n_embd", fmt::format("{}", model.n_embd)},
           {"block_size", fmt::format("{}", model.block_size)},
           {"vocab_size", fmt::format("{}", model.vocab_size)},
-          {"bias", fmt::format("{}", model.bias)},
-          {"tokenizer", tokenizer_digest(data.tokenizer_path())},
-          {"data", data_digest(data)}};
+          {"bias", fmt::format("{}", model.bias)}};
 }
 
-std::string difference(const Identity& saved, const Identity& wanted) {
+Identity identity_of(const GptConfig& model, const Dataset& data) {
+  Identity identity = model_identity(model);
+  identity["tokenizer"] = tokenizer_digest(data.tokenizer_path());
+  identity["data"] = data_digest(data);
+  return identity;
+}
+
+void save_identity(const std::string& run, const Identity& identity) {
+  write_file_durably(run + kFile, nlohmann::json(identity).dump(2) + "\n");
+}
+
+Identity load_identity(const std::string& run) {
+  const std::string path = run + kFile;
+  if (!std::filesystem::exists(path)) return {};
+  const auto json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
+  Identity identity;
+  for (const auto& [name, value] : json.items()) {
+    if (!json.is_object() || !value.is_string())
+      throw InputError(path + ": damaged; take it from another copy, or remove it");
+    identity[name] = value;
+  }
+  return identity;
+}
+
+void require_same(const Identity& saved, const Identity& wanted, const std::string& run,
+                  const std::string& advice) {
   for (const auto& [name, value] : wanted) {
     auto found = saved.find(name);
-    if (found != saved.end() && found->second != value)
-      return fmt::format("{}: {}, not {}", name, found->second, value);
+    if (found != saved.end() && found->second != value) {
+      throw InputError(fmt::format("{}: the run of '{}' began with {}, not {}; {}", name, run,
+                                   found->second, value, advice));
+    }
   }
-  return "";
 }
 
 }  // namespace murmur

@@ -12,14 +12,20 @@ namespace murmur {
 
 using Identity = std::map<std::string, std::string>;  // "n_head" -> "4", "data" -> see data_digest
 
-Identity identity_of(const GptConfig& model, const Dataset& data);
+Identity model_identity(const GptConfig& model);
+Identity identity_of(const GptConfig& model, const Dataset& data);  // with tokenizer and data
 
 // "char, crc32c 1a2b3c4d", by what the tokenizer knows and not by the bytes of its file; "gpt2" for
 // GPT-2 shards, which come without.
 std::string tokenizer_digest(const std::string& tokenizer_path);
 
-// What `saved` says otherwise than `wanted`: "n_head: 4, not 8"; "" where nothing does. Entries
-// that one of them lacks are not compared: checkpoints of before they were recorded.
-std::string difference(const Identity& saved, const Identity& wanted);
+// RUN/identity.json. Empty for a run of before there was such a file.
+void save_identity(const std::string& run, const Identity& identity);
+Identity load_identity(const std::string& run);
+
+// InputError where `saved`, of the run in that folder, says otherwise than `wanted`, of what both
+// know.
+void require_same(const Identity& saved, const Identity& wanted, const std::string& run,
+                  const std::string& advice);
 
 }  // namespace murmur

@@ -18,6 +18,7 @@
 #include "train/data.h"
 #include "train/evaluate.h"
 #include "train/folder_lock.h"
+#include "train/identity.h"
 #include "train/log.h"
 #include "train/partition.h"
 #include "train/position.h"
@@ -76,6 +77,7 @@ class Trainer {
   Communicator& c_;
   Watch watch_;  // where there is one, nothing is printed
   Dataset data_;
+  Identity identity_;                   // of the rank that leads
   std::optional<Partition> partition_;  // where nodes read different texts
   std::unique_ptr<Strategy> strategy_;
   Replica replica_;

@@ -28,6 +28,7 @@
 #include "train/data.h"
 #include "train/evaluate.h"
 #include "train/graph.h"
+#include "train/identity.h"
 #include "train/interrupt.h"
 #include "train/list.h"
 #include "train/partition.h"
@@ -246,6 +247,12 @@ void run_eval(const std::string& folder, std::optional<int64_t> step, std::optio
         "data: '{}' has {} different tokens, the model of '{}' knows {}; name the data it was "
         "trained on, or data of the same tokenizer",
         data.dir(), data.vocab_size(), folder, vocabulary));
+  }
+  require_same(run.began_with, {{"tokenizer", tokenizer_digest(data.tokenizer_path())}}, folder,
+               "name data of the same tokenizer");
+  if (data_folder.empty()) {
+    require_same(run.began_with, {{"data", data_digest(data)}}, folder,
+                 fmt::format("name it to look at it all the same: --data '{}'", data.dir()));
   }
   std::optional<ValidationProgress> progress(stderr);
   auto show = [&](int64_t done, int64_t total) { return progress->update(done, total), true; };

@@ -13,7 +13,9 @@
 
 #include "tensor/check.h"
 #include "train/checkpoint.h"
+#include "train/data.h"
 #include "train/files.h"
+#include "train/identity.h"
 #include "train/interrupt.h"
 #include "train/log.h"
 #include "train/progress.h"
@@ -156,6 +158,11 @@ void Race::refuse_other_settings() const {
                       base_.out, difference));
     }
   }
+  Identity now;  // nothing is known of data that is gone, and finished runs do not need it
+  if (std::filesystem::exists(base_.data)) {
+    const Dataset data(base_.data);
+    now = identity_of(model_config(base_, data.vocab_size()), data);
+  }
   for (const Contender& contender : options_.contenders) {
     for (double rate : contender.rates) {
       for (int64_t seed = 0; seed < options_.seeds; seed++) {
@@ -169,6 +176,8 @@ void Race::refuse_other_settings() const {
           throw InputError(fmt::format("'{}' was trained with {}; remove it, or name another --out",
                                        wanted.out, difference));
         }
+        require_same(load_identity(wanted.out), now, wanted.out,
+                     "remove it, or name another --out");
       }
     }
   }

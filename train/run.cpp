@@ -99,7 +99,7 @@ Run open_run(const std::string& folder, std::optional<int64_t> step, std::option
     throw InputError(fmt::format(
         "run: '{}' is no run folder (no config.toml); name the --out of a training run", folder));
   }
-  Run run{make_config(read_toml(folder + "/config.toml")), nullptr, 0};
+  Run run{make_config(read_toml(folder + "/config.toml")), nullptr, 0, {}};
   if (!has_checkpoint(folder))
     throw InputError(fmt::format("run: '{}' has no checkpoint yet; train it first", folder));
   Checkpoint checkpoint = load_checkpoint(folder, step);
@@ -107,8 +107,17 @@ Run open_run(const std::string& folder, std::optional<int64_t> step, std::option
   int64_t vocabulary = saved != checkpoint.state.counters.end()
                            ? saved->second
                            : checkpoint.model.read("wte.weight").rows();
-  run.model = std::make_unique<Model>(model_config(run.config, vocabulary),
-                                      uint64_t(run.config.seed), activation_type(run.config));
+  const GptConfig shape = model_config(run.config, vocabulary);
+  run.began_with = load_identity(folder);
+  require_same(run.began_with, model_identity(shape), folder, "set config.toml as it was");
+  if (const std::string tokenizer = folder + "/tokenizer.json";
+      std::filesystem::exists(tokenizer)) {
+    const Identity here = {{"tokenizer", tokenizer_digest(tokenizer)}};
+    require_same(run.began_with, here, folder, "bring its tokenizer.json back");
+    run.began_with.insert(here.begin(), here.end());
+  }
+  run.model =
+      std::make_unique<Model>(shape, uint64_t(run.config.seed), activation_type(run.config));
   load_parameters(checkpoint, run.model->parameters, node);
   run.step = checkpoint.step;
   return run;
@@ -131,6 +140,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
   const std::string tokenizer = folder + "/tokenizer.json";
   if (std::filesystem::exists(tokenizer))
     write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
+  save_identity(out, run.began_with);
   run.config.out = out;
   write_file_durably(out + "/config.toml", to_toml(run.config, out));  // last: now it is a run
 }

@@ -8,6 +8,7 @@
 #include "nn/model.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
+#include "train/identity.h"
 
 namespace murmur {
 
@@ -15,6 +16,7 @@ struct Run {
   Config config;
   std::unique_ptr<Model> model;
   int64_t step;
+  Identity began_with;  // as far as it is known
 };
 
 // The newest checkpoint, or the one of `step` (perhaps kBestStep); the mean of all nodes, or `node`

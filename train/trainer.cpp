@@ -108,6 +108,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
   if (!leads()) return;
   if (std::optional<BestCheckpoint> best = best_checkpoint(config_.out)) best_loss_ = best->loss;
   write_file_durably(config_.out + "/config.toml", to_toml(config_, config_.out));
+  save_identity(config_.out, identity_);
   if (!data_.tokenizer_path().empty()) {
     write_file_durably(config_.out + "/tokenizer.json", read_file(data_.tokenizer_path()));
   }
@@ -117,6 +118,11 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
 int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
   lock_.take(config_.out);
   bool there = has_checkpoint(config_.out);
+  identity_ = identity_of(replica_.model.gpt.config(), data_);
+  if (there && resume) {
+    require_same(load_identity(config_.out), identity_, config_.out,
+                 "go on with that, or begin another run, with --init-from if with its weights");
+  }
   if (there && !resume) {
     throw InputError(fmt::format(
         "out: '{}' holds a run of {} steps; add --resume to go on, or name another folder",

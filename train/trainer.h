@@ -1,6 +1,6 @@
 // train/trainer.h - the training loop, and what a run folder remembers of it.
 //
-//   RUN/config.toml  log.jsonl  loss.png  tokenizer.json  checkpoint/
+//   RUN/config.toml  identity.json  log.jsonl  loss.png  tokenizer.json  checkpoint/
 #pragma once
 
 #include <functional>

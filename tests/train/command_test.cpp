@@ -111,7 +111,8 @@ TEST_CASE("train writes the promised run folder") {
   for (std::string step : {"step-00000004", "step-00000006"})  // the best at their time
     for (const char* file : {"model.safetensors", "optimizer.safetensors", "state.json"})
       names.push_back("checkpoint/" + step + "/" + file);
-  CHECK(names_in(files) == names + Words{"config.toml", "log.jsonl", "loss.png", "tokenizer.json"});
+  CHECK(names_in(files) == names + Words{"config.toml", "identity.json", "log.jsonl", "loss.png",
+                                         "tokenizer.json"});
   CHECK(files["checkpoint/best"].starts_with("step-00000006 "));
   CHECK(files["loss.png"].starts_with("\x89PNG"));
   CHECK(files["tokenizer.json"] == files_below(f.data)["tokenizer.json"]);
@@ -605,7 +606,7 @@ TEST_CASE("a damaged config.toml or tokenizer.json of a run is refused") {
   std::filesystem::remove(d.run + "/tokenizer.json");
   check_refused({"sample", d.run}, {d.run + "/tokenizer.json"});
   put_bytes(d.run + "/config.toml", "n_embd = 32\n");
-  check_refused({"eval", d.run}, {"wte.weight", "use the settings the run began with"});
+  check_refused({"eval", d.run}, {"block_size", "began with 16, not 64", "config.toml"});
   put_bytes(d.run + "/config.toml", "n_embd 32\n[[[");
   check_refused({"eval", d.run}, {});
 }
@@ -617,12 +618,14 @@ TEST_CASE("resuming as another model or with another optimizer is refused, and n
     check_refused(Words{"train", "--resume", "--out", d.run, "--steps", "9"} + flags, parts);
     CHECK(files_below(d.run) == before);
   };
-  refused({"--n-embd", "32"}, {"step-00000006", "(", "the model wants"});
-  refused({"--n-layer", "2"}, {"step-00000006", "h.1."});
-  refused({"--bias", "false"}, {"step-00000006", "parameters"});
-  refused({"--arch", "modern"}, {"step-00000006"});
-  refused({"--block-size", "32"}, {"step-00000006", "wpe.weight"});
-  refused({"--vocab-size", "300"}, {"step-00000006", "wte.weight"});
+  refused({"--n-embd", "32"}, {"n_embd", d.run, "began with 16, not 32"});
+  refused({"--n-layer", "2"}, {"n_layer", "began with 1, not 2"});
+  refused({"--n-head", "1"}, {"n_head", "began with 2, not 1"});
+  refused({"--bias", "false"}, {"bias", "began with true, not false"});
+  refused({"--arch", "modern"}, {"arch", "began with gpt2, not modern"});
+  refused({"--block-size", "32"}, {"block_size", "began with 16, not 32"});
+  refused({"--vocab-size", "300"}, {"vocab_size", "began with 256, not 300"});
+  refused({"--preset", "baby"}, {"block_size", "began with 16, not 256"});
   refused({"--auxiliary", "sgd", "--auxiliary.momentum", "0.9"}, {"auxiliary"});
 }
 
@@ -660,4 +663,44 @@ TEST_CASE("a prompt with a character the char tokenizer has never seen is refuse
   check_refused({"sample", folder / "run", "--prompt", "st\xc3\xb6ne"}, {"\xc3\xb6", "byte 2"});
   check_refused({"sample", folder / "run", "--prompt", "st\xff"}, {"0xff"});
   check_refused({"eval", folder / "run", "--data", f.data}, {f.data, "256"});
+}
+
+TEST_CASE("a run keeps its data and its tokenizer") {
+  Workplace place;
+  const std::string other = place / "other", chars = place / "chars", run = place / "run";
+  put_bytes(place / "other.txt", some_text(19000) + std::string(1000, '.'));
+  output_of({"data", "prepare", place / "other.txt", "--out", other});
+  output_of({"data", "prepare", place / "text.txt", "--tokenizer", "char", "--out", chars});
+  output_of(place.train("run", {"--steps", "2", "--vocab-size", "256"}));
+  output_of({"export", run, "--out", place / "exported"});
+  auto resumed = [&](const std::string& data) {
+    return Words{"train", "--resume", "--out", run, "--steps", "3", "--data", data};
+  };
+  auto before = files_below(run);
+  check_refused(resumed(other), {"data: ", run, "began with 1", "tokens, crc32c"});
+  check_refused(resumed(chars), {"data: ", "began with"});
+  for (const std::string& of : {run, place / "exported"}) {
+    check_refused({"eval", of, "--data", chars}, {"tokenizer: ", "began with byte", "not char"});
+    output_of({"eval", of, "--data", other});
+  }
+  std::filesystem::copy(place.data, place / "copy");
+  output_of({"data", "prepare", place / "other.txt", "--out", place.data});  // anew, in its place
+  check_refused({"train", "--resume", "--out", run, "--steps", "3"}, {"data: ", "began with"});
+  check_refused({"eval", run}, {"data: ", "--data '" + place.data + "'"});
+  output_of({"eval", run, "--data", place.data});
+  CHECK(files_below(run) == before);
+  std::filesystem::copy_file(chars + "/tokenizer.json", run + "/tokenizer.json",
+                             std::filesystem::copy_options::overwrite_existing);
+  check_refused({"sample", run}, {"tokenizer: ", "began with byte"});
+  output_of(resumed(place / "copy"));  // the same in another folder
+}
+
+TEST_CASE("a race that was run on other data is not gone on with") {
+  Workplace place;
+  Words compare = place.train("race", {"--steps", "1", "--optimizers", "sgd", "--seeds", "1"});
+  compare[0] = "compare";
+  output_of(compare);
+  put_bytes(place / "text.txt", some_text(21000));
+  output_of({"data", "prepare", place / "text.txt", "--out", place.data});
+  check_refused(compare, {"data: ", "began with", "--out"});
 }
