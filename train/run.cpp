@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
-
 #include "train/files.h"
 #include "train/identity.h"
 
@@ -95,7 +93,7 @@ Checkpoint open_weights(const Config& config, const std::string& tokenizer_path)
 }
 
 Run open_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node) {
-  if (!std::filesystem::exists(folder + "/config.toml")) {
+  if (!path_exists(folder + "/config.toml")) {
     throw InputError(fmt::format(
         "run: '{}' is no run folder (no config.toml); name the --out of a training run", folder));
   }
@@ -116,7 +114,7 @@ Run open_run(const std::string& folder, std::optional<int64_t> step, std::option
 
 void export_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
                 const std::string& out) {
-  if (std::filesystem::exists(out + "/config.toml"))
+  if (path_exists(out + "/config.toml"))
     throw InputError(fmt::format("out: '{}' holds a run; name another folder", out));
   Run run = open_run(folder, step, node);
   std::vector<NamedTensor> weights;
@@ -129,7 +127,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
   state.text["weights"] = node ? fmt::format("of node {}", *node) : "to use; the mean of all nodes";
   save_checkpoint(out, run.step, weights, {}, state);
   const std::string tokenizer = folder + "/tokenizer.json";
-  if (std::filesystem::exists(tokenizer))
+  if (path_exists(tokenizer))
     write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
   run.config.out = out;
   write_file_durably(out + "/config.toml", to_toml(run.config, out));  // last: now it is a run

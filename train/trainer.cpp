@@ -21,6 +21,7 @@
 #include "train/replica_state.h"
 #include "train/revision.h"
 #include "train/run.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -459,7 +460,7 @@ TrainSummary Trainer::run() {
 TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from,
                    std::function<void(const LogRow&)> watch) {
   refuse_copies(config.transport);
-  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  use_threads(config.threads);
   if (!watch) catch_interrupts();
   TrainSummary summary;
   World world{config.nodes, config.deadline, device_of(config)};

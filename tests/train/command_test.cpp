@@ -171,7 +171,7 @@ TEST_CASE("eval repeats the last validation loss of the run") {
   CHECK(told["val_loss"].get<double>() == last["val_loss"].get<double>());
   CHECK(told["bits_per_byte"].get<double>() == last["bits_per_byte"].get<double>());
   CHECK(told["step"] == 6);
-  CHECK(told["targets"] == TokenFile(f.data + "/val_000000.bin", 256).tokens().size() - 1);
+  CHECK(told["targets"] == TokenFile(f.data + "/val_000000.bin", 256).size() - 1);
   CHECK(contains(output_of({"eval", f.run, "--data", f.data}), "at step 6: validation loss"));
 }
 
