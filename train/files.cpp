@@ -52,7 +52,8 @@ DurableFile::DurableFile(const std::string& path)
     : path_(target_of(path)), part_(path_ + ".part"), descriptor_(-1) {
   struct stat status;
   bool there = ::stat(path_.c_str(), &status) == 0;  // as root a rename replaces /dev/null too
-  if (there && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode))
+  if (there && S_ISDIR(status.st_mode)) fail_with(path_, "write", EISDIR);
+  if (there && !S_ISREG(status.st_mode))
     throw InputError(path_ + ": not a regular file, which is not written over; name another");
   // O_NONBLOCK: a pipe without a reader would wait for one here.
   descriptor_ = open_or_fail(part_, O_WRONLY | O_NONBLOCK | O_CREAT | O_TRUNC, "create");
@@ -99,6 +100,14 @@ void DurableFile::commit() {
     fail_with(path_, action, error);
   }
   sync_directory(directory_of(path_));
+}
+
+void check_writable(const std::string& flag, const std::string& path) {
+  try {
+    DurableFile tried(path);
+  } catch (const InputError& error) {
+    throw InputError(flag + ": " + error.what());
+  }
 }
 
 void write_file_durably(const std::string& path, std::string_view bytes) {

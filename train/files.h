@@ -29,6 +29,9 @@ class DurableFile {
   int descriptor_;
 };
 
+// Complains before hours of work of what would be wrong with `path` after them; `flag` named it.
+void check_writable(const std::string& flag, const std::string& path);
+
 void write_file_durably(const std::string& path, std::string_view bytes);
 
 void make_directories(const std::string& path);  // with missing parents, durably

@@ -336,14 +336,13 @@ std::string data_digest(const Dataset& data) {
   auto checksum_of = [&](const TokenFile& shard) {
     const std::string name = fs::path(shard.path()).filename().string();
     for (const File& file : listed)
-      if (file.name == name && file.size == int64_t(shard.tokens().size())) return file.checksum;
-    return file_of(name, shard.tokens()).checksum;
+      if (file.name == name && file.size == shard.size()) return file.checksum;
+    return file_of(shard).checksum;
   };
   std::string shards;
   for (Split split : {Split::train, Split::val}) {
     for (const TokenFile& shard : data.stream(split).shards())
-      shards +=
-          fmt::format("{} {} {}\n", name_of(split), shard.tokens().size(), checksum_of(shard));
+      shards += fmt::format("{} {} {}\n", name_of(split), shard.size(), checksum_of(shard));
   }
   return fmt::format("{} + {} tokens, crc32c {}", data.tokens(Split::train),
                      data.tokens(Split::val), checksum_text(crc32c(shards.data(), shards.size())));

@@ -185,6 +185,7 @@ TEST_CASE("links that lead in a circle are refused in one line") {
                           {"compare", "--data", d.data, "--out", loop},
                           {"compare", "--data", d.data, "--json", loop},
                           {"synthetic", "--out", loop},
+                          {"synthetic", "--json", loop},
                           {"data", "prepare", loop, "--out", d.folder / "none"},
                           {"data", "prepare", finished() / "text.txt", "--out", loop},
                           {"data", "info", loop},
@@ -196,6 +197,17 @@ TEST_CASE("links that lead in a circle are refused in one line") {
                           {"graph", "--out", loop}}) {
     check_refused(words, {loop, "symbolic links"});
   }
+}
+
+TEST_CASE("a place for results that cannot be written is refused before the race, not after it") {
+  const Finished& f = finished();
+  for (const Words& words : std::vector<Words>{{"compare", "--data", f.data}, {"synthetic"}}) {
+    const Words race = words + Words{"--out", f / "race"};
+    check_refused(race + Words{"--json", f.folder.path()}, {f.folder.path(), "Is a directory"});
+    check_refused(race + Words{"--json", f / "none/a.json"}, {"none/a.json", "No such file"});
+    check_refused(race + Words{"--json", "/dev/null"}, {"/dev/null", "not a regular file"});
+  }
+  CHECK_FALSE(path_exists(f / "race"));
 }
 
 TEST_CASE("at the limit on file sizes a run ends in one line, and its checkpoints are whole") {
