@@ -475,8 +475,8 @@ TEST_CASE("every command on a page is one that the program understands") {
   fs::create_directories(folder / "runs");
   put_bytes(folder / "runs/synthetic", "no folder");
   static const std::regex nothing_there(
-      "^murmur: .*(No such file|Not a directory|cannot read the data folder|is no run "
-      "folder).*\n$");
+      "murmur: .*(No such file|Not a directory|cannot read the data folder|is no run "
+      "folder)");
   std::set<std::string> commands;
   for (const Page& page : read_pages()) {
     for (const std::string& command : commands_on(read(page.path)))
@@ -489,7 +489,7 @@ TEST_CASE("every command on a page is one that the program understands") {
     bool done = succeeds("PATH=.; " + command, folder);
     std::string log = murmur::read_file(folder / "log");
     CAPTURE(log);
-    CHECK((done || std::regex_match(log, nothing_there)));
+    CHECK((done || std::regex_search(log, nothing_there)));
   }
   auto one = [](const std::string& text) { return commands_on(text).at(0); };
   CHECK(one("    build/murmur list    ops|optimizers [--json]   a table\n") == "murmur list ops");
