@@ -249,13 +249,13 @@ void mark_best(const std::string& run_dir, BestCheckpoint best, int64_t keep) {
 
 std::optional<BestCheckpoint> best_checkpoint(const std::string& run_dir) {
   const std::string path = folder_of(run_dir) + "/" + kBest;
-  if (!std::filesystem::exists(path)) return {};
+  if (!path_exists(path)) return {};
   std::istringstream words(read_file(path));
   std::string name;
   BestCheckpoint best{};
   words >> name >> best.loss;
   std::optional<int64_t> step = checkpoint_step(name);
-  if (!words || !step || !std::filesystem::exists(folder_of(run_dir) + "/" + name)) return {};
+  if (!words || !step || !path_exists(folder_of(run_dir) + "/" + name)) return {};
   best.step = *step;
   return best;
 }

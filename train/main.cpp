@@ -164,7 +164,7 @@ std::vector<Assignment> model_to_begin_with(const std::vector<Assignment>& flags
   std::vector<Assignment> model;
   std::string folder = value_of(flags, "init_from"),
               path = folder.empty() ? "" : run_of_weights(folder) + "/config.toml";
-  if (!std::filesystem::exists(path)) return model;
+  if (!path_exists(path)) return model;
   for (const Assignment& a : read_toml(path)) {
     for (const char* key :
          {"arch", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias"})

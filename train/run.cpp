@@ -72,14 +72,14 @@ Checkpoint open_weights(const Config& config, const std::string& tokenizer_path)
         "init_from: '{}' is no run with a checkpoint; name one, or a folder of `murmur export`",
         config.init_from));
   }
-  if (std::filesystem::exists(run + "/config.toml")) {
+  if (path_exists(run + "/config.toml")) {
     const int64_t heads = make_config(read_toml(run + "/config.toml")).n_head;
     if (heads != config.n_head) {
       throw InputError(fmt::format("n_head: the weights of '{}' are for {} heads, not {}", run,
                                    heads, config.n_head));
     }
   }
-  if (std::filesystem::exists(run + "/tokenizer.json")) {
+  if (path_exists(run + "/tokenizer.json")) {
     const std::string theirs = tokenizer_digest(run + "/tokenizer.json"),
                       ours = tokenizer_digest(tokenizer_path);
     if (theirs != ours) {

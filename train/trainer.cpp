@@ -123,7 +123,7 @@ int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
   if (!there && !from) return -1;
   int64_t step = find_checkpoint(config_.out, from);
   position_.restore(step, checkpoint_state(config_.out, step).counters);
-  if (std::filesystem::exists(config_.out + "/config.toml"))
+  if (path_exists(config_.out + "/config.toml"))
     tell_changes(make_config(read_toml(config_.out + "/config.toml")), step);
   return step;
 }
