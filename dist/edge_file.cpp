@@ -10,16 +10,18 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <fstream>
 #include <set>
 #include <sstream>
 
 #include "dist/topology.h"
 #include "tensor/check.h"
+#include "tensor/input_file.h"
 #include "tensor/nearest.h"
 
 namespace murmur {
 namespace {
+
+constexpr uint64_t kMostBytes = 256 << 20;  // twice what all pairs of 4096 nodes need
 
 template <class Number>
 bool parse(const std::string& text, Number& value) {
@@ -32,8 +34,7 @@ class EdgeFile {
   EdgeFile(const std::string& path, int nodes) : path_(path), nodes_(nodes) {}
 
   Edges read() {
-    std::ifstream file(path_);
-    if (!file) throw InputError(fmt::format("edges: cannot read '{}'; is it there?", path_));
+    std::istringstream file(read_file(path_, kMostBytes));
     for (std::string text; std::getline(file, text);) {
       line_++;
       std::istringstream words(text.substr(0, text.find('#')));
@@ -41,7 +42,6 @@ class EdgeFile {
       for (std::string word; words >> word;) row.push_back(word);
       if (!row.empty()) take(row);
     }
-    if (file.bad()) throw InputError(fmt::format("edges: '{}' cannot be read to its end", path_));
     return edges_;
   }
 

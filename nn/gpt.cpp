@@ -28,6 +28,12 @@ void check_config(const GptConfig& c) {
     throw InputError("n_embd: " + std::to_string(c.n_embd) + " is not a multiple of n_head " +
                      std::to_string(c.n_head));
   }
+  constexpr int64_t kWidestHead = 256;  // of the attention kernels
+  if (c.n_embd / c.n_head > kWidestHead) {
+    throw InputError("n_head: " + std::to_string(c.n_head) + " on a width of " +
+                     std::to_string(c.n_embd) + " make heads of " +
+                     std::to_string(c.n_embd / c.n_head) + ", at most 256 are possible; take more");
+  }
   if (c.arch == Arch::modern && c.n_embd / c.n_head % 2 != 0) {
     throw InputError("n_head: rotary positions need an even head size, not " +
                      std::to_string(c.n_embd / c.n_head));

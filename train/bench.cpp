@@ -12,6 +12,7 @@
 #include "tensor/profile.h"
 #include "train/bench_timing.h"
 #include "train/revision.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -30,7 +31,7 @@ Tensor random_tokens(int64_t batch, int64_t time, int64_t vocabulary, uint64_t s
 std::string bench_step(const Config& config, int64_t steps) {
   if (config.cuda_graph)
     throw InputError("cuda_graph: bench times a step's parts, which a captured step does not have");
-  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  use_threads(config.threads);
   Device device = device_of(config);
   const Engine& e = engine(device);
   int64_t vocabulary = config.vocab_size ? config.vocab_size : 256;
@@ -109,7 +110,7 @@ std::string bench_step(const Config& config, int64_t steps) {
 }
 
 std::string bench_ops(const Config& config) {
-  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  use_threads(config.threads);
   const int64_t rows = 4096, cols = 1024;  // 16 MiB in fp32: beyond the caches
   const double bytes = double(rows * cols) * 4;
   Json result = Json::array();

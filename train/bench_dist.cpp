@@ -2,7 +2,6 @@
 #include "train/bench_dist.h"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,6 +14,7 @@
 #include "dist/transport.h"
 #include "train/bench_timing.h"
 #include "train/revision.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -199,7 +199,7 @@ Json planned_row(const Config& config, const Shapes& shapes, const std::string& 
 }  // namespace
 
 std::string bench_dist(Config config, const DistBench& wanted) {
-  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  use_threads(config.threads);
   std::vector<Network> networks = wanted.networks.empty() ? network_list() : std::vector<Network>();
   for (const std::string& name : wanted.networks) networks.push_back(find_network(name));
   std::vector<int64_t> counts = wanted.counts;

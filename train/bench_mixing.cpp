@@ -12,6 +12,7 @@
 #include "tensor/engine.h"
 #include "train/bench_timing.h"
 #include "train/revision.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -104,7 +105,7 @@ Case dequantize(Tensor x, const Tensor& packed) {
 }  // namespace
 
 std::string bench_mixing(const MixingBench& wanted) {
-  if (wanted.threads > 0) omp_set_num_threads(int(wanted.threads));
+  use_threads(wanted.threads);
   int64_t bytes = wanted.mib > 0 ? wanted.mib << 20 : four_caches();
   Tensor x({bytes / 4}), halves({bytes / 4}, DType::bf16);
   Tensor packed({packed_words(bytes / 4)}, DType::i32);

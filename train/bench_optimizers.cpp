@@ -12,6 +12,7 @@
 #include "train/bench_timing.h"
 #include "train/contender.h"
 #include "train/revision.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -70,7 +71,7 @@ std::string bench_optimizers(const std::vector<Assignment>& settings,
   Json result, rows = Json::array();
   for (const Contender& contender : parse_contenders(list, "")) {
     Config config = contender_config(settings, contender, contender.rates[0]);
-    if (config.threads > 0) omp_set_num_threads(int(config.threads));
+    use_threads(config.threads);
     if (result.empty()) {
       Parameters matrices;
       declare_matrices(config, matrices);

@@ -19,6 +19,7 @@
 #include "tensor/check.h"    // Error, InputError
 #include "train/checksum.h"  // crc32c
 #include "train/files.h"     // write_file_durably, replace_directory, ...
+#include "train/json.h"
 
 namespace murmur {
 namespace {
@@ -49,6 +50,13 @@ double value_from_json(const json& value) {
   const auto& text = value.get_ref<const std::string&>();
   double magnitude = text.ends_with("inf") ? INFINITY : NAN;
   return text.starts_with('-') ? -magnitude : magnitude;
+}
+
+int64_t number_from_json(const json& value, int64_t low = 0) {
+  std::optional<int64_t> number = whole_number(value, low);
+  check(number.has_value(),
+        "checkpoint: state.json holds a number that is no whole one of 64 bits");
+  return *number;
 }
 
 // The checksum covers the whole text, its own digits read as 00000000.
@@ -83,7 +91,9 @@ json read_state(const std::string& path) {
 
 CheckpointState state_from(const json& root) {
   CheckpointState state;
-  root.at("counters").get_to(state.counters);
+  for (const auto& [name, value] : root.at("counters").items()) {
+    state.counters[name] = number_from_json(value, INT64_MIN);
+  }
   root.at("text").get_to(state.text);
   for (const auto& [name, value] : root.at("values").items()) {
     state.values[name] = value_from_json(value);
@@ -123,9 +133,10 @@ Checkpoint open_checkpoint(const std::string& path, int64_t step) {
     }
     return file;
   };
-  if (root.at("step").get<int64_t>() != step) {
-    throw InputError(fmt::format("{}/{}: is of step {}; give the folder its old name", path, kState,
-                                 root.at("step").get<int64_t>()));
+  int64_t own = number_from_json(root.at("step"));
+  if (own != step) {
+    throw InputError(
+        fmt::format("{}/{}: is of step {}; give the folder its old name", path, kState, own));
   }
   return Checkpoint{step, open(kModel), open(kOptimizer), state_from(root), path};
 }
@@ -238,13 +249,13 @@ void mark_best(const std::string& run_dir, BestCheckpoint best, int64_t keep) {
 
 std::optional<BestCheckpoint> best_checkpoint(const std::string& run_dir) {
   const std::string path = folder_of(run_dir) + "/" + kBest;
-  if (!std::filesystem::exists(path)) return {};
+  if (!path_exists(path)) return {};
   std::istringstream words(read_file(path));
   std::string name;
   BestCheckpoint best{};
   words >> name >> best.loss;
   std::optional<int64_t> step = checkpoint_step(name);
-  if (!words || !step || !std::filesystem::exists(folder_of(run_dir) + "/" + name)) return {};
+  if (!words || !step || !path_exists(folder_of(run_dir) + "/" + name)) return {};
   best.step = *step;
   return best;
 }

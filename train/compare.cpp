@@ -4,11 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "dist/bootstrap.h"
 #include "tensor/check.h"
 #include "train/compare_report.h"
+#include "train/files.h"
 #include "train/folder_lock.h"
 #include "train/interrupt.h"
 
@@ -156,13 +156,7 @@ std::optional<Comparison> race_and_judge(const CompareOptions& options) {
     throw InputError(fmt::format("tune-seeds: {} is more than the {} seeds of the race",
                                  options.tune_seeds, options.seeds));
   }
-  if (std::filesystem::is_directory(options.json))
-    throw InputError(fmt::format("json: '{}' is a folder; name a file", options.json));
-  std::filesystem::path folder = std::filesystem::path(options.json).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
-    throw InputError(
-        fmt::format("json: there is no folder '{}' to write into; make it first", folder.string()));
-  }
+  if (!options.json.empty()) check_writable("json", options.json);
   RaceOptions race{parse_contenders(options.optimizers, options.lrs), options.settings,
                    options.seeds, options.tune_seeds, options.train};
   Config config = make_config(options.settings);

@@ -302,6 +302,9 @@ void require_text(Config& c) {
 
 void check_settings(Config& c) {
   require_text(c);
+  for (auto [name, folder] : {std::pair{"data", c.data}, {"out", c.out}}) {
+    if (folder.empty()) throw InputError(fmt::format("{}: is empty; name a folder", name));
+  }
   c.partition = text(partition_rule(c.partition));
   settle_ranks(c);
   if (c.batch_size / std::max<int64_t>(1, c.nodes) < c.accumulation) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "tensor/check.h"
+#include "train/files.h"  // path_exists
 #include "train/tokenizer.h"
 
 namespace murmur {
@@ -15,13 +16,16 @@ namespace fs = std::filesystem;
 
 // --- the folder -------------------------------------------------------------------------------
 
+bool is_shard(const std::string& name, Split split) {
+  return name.find(name_of(split)) != std::string::npos && name.ends_with(".bin");
+}
+
 std::vector<std::string> shard_names(const std::string& dir, Split split) {
   std::vector<std::string> names;
   std::error_code error;
   for (const fs::directory_entry& entry : fs::directory_iterator(dir, error)) {
     const std::string name = entry.path().filename().string();
-    const bool fits = name.find(name_of(split)) != std::string::npos && name.ends_with(".bin");
-    if (fits) names.push_back(name);
+    if (is_shard(name, split)) names.push_back(name);
   }
   if (error) {
     throw InputError(
@@ -60,10 +64,7 @@ TokenStream open_stream(const std::string& dir, Split split, int64_t vocab_size)
 
 // Bytes per token of everything that is a target: all but the first token.
 double mean_bytes(const TokenStream& stream, const Tokenizer& tokenizer) {
-  std::vector<int64_t> count(size_t(tokenizer.vocab_size()));
-  for (const auto& piece : stream.pieces()) {
-    for (uint16_t id : piece) count[id]++;
-  }
+  std::vector<int64_t> count = stream.counts(tokenizer.vocab_size());
   int32_t first;
   stream.copy(0, 1, &first);
   count[size_t(first)]--;
@@ -111,8 +112,10 @@ Batch empty_batch(int64_t rows, int64_t block_size) {
 // Row `row` of the batch: T tokens from `begin`, and the T that follow them one by one.
 void fill_row(Batch& batch, int64_t row, const TokenStream& stream, int64_t begin) {
   const int64_t width = batch.tokens.cols();
-  stream.copy(begin, width, batch.tokens.data<int32_t>() + row * width);
-  stream.copy(begin + 1, width, batch.targets.data<int32_t>() + row * width);
+  std::vector<int32_t> text(size_t(width) + 1);
+  stream.copy(begin, width + 1, text.data());
+  std::copy_n(text.begin(), width, batch.tokens.data<int32_t>() + row * width);
+  std::copy_n(text.begin() + 1, width, batch.targets.data<int32_t>() + row * width);
 }
 
 }  // namespace
@@ -162,12 +165,12 @@ Batch shuffled_batch(const TokenStream& stream, uint64_t seed, int64_t first_seq
 // --- TokenStream ------------------------------------------------------------------------------
 
 TokenStream::TokenStream(std::vector<TokenFile> shards) : shards_(std::move(shards)) {
-  for (const TokenFile& shard : shards_) append(shard.tokens());
+  for (size_t i = 0; i < shards_.size(); i++) append({i, {0, shards_[i].size()}});
 }
 
-void TokenStream::append(std::span<const uint16_t> piece) {
+void TokenStream::append(const Piece& piece) {
   pieces_.push_back(piece);
-  first_.push_back(first_.back() + int64_t(piece.size()));
+  first_.push_back(first_.back() + piece.tokens.size());
 }
 
 size_t TokenStream::piece_at(int64_t position) const {
@@ -181,7 +184,8 @@ TokenStream TokenStream::select(std::span<const TokenRange> ranges) const {
     check(begin >= 0 && begin <= end && end <= size(), "data: range outside the tokens");
     for (size_t i = piece_at(begin); begin < end; i++) {
       const int64_t stop = std::min(end, first_[i + 1]);
-      selection.append(pieces_[i].subspan(size_t(begin - first_[i]), size_t(stop - begin)));
+      const int64_t shift = pieces_[i].tokens.begin - first_[i];
+      selection.append({pieces_[i].shard, {begin + shift, stop + shift}});
       begin = stop;
     }
   }
@@ -190,23 +194,35 @@ TokenStream TokenStream::select(std::span<const TokenRange> ranges) const {
 
 void TokenStream::copy(int64_t begin, int64_t count, int32_t* to) const {
   check(begin >= 0 && count >= 0 && begin + count <= size(), "data: range outside the tokens");
+  std::vector<uint16_t> tokens;
   for (size_t i = piece_at(begin); count > 0; i++) {
-    const auto tokens = pieces_[i].subspan(size_t(begin - first_[i]));
-    const int64_t here = std::min(count, int64_t(tokens.size()));
-    to = std::copy_n(tokens.begin(), here, to);
+    const int64_t here = std::min(count, first_[i + 1] - begin);
+    tokens.resize(size_t(here));
+    shards_[pieces_[i].shard].read(pieces_[i].tokens.begin + begin - first_[i], tokens);
+    to = std::copy(tokens.begin(), tokens.end(), to);
     begin += here;
     count -= here;
   }
+}
+
+std::vector<int64_t> TokenStream::counts(int64_t vocab_size) const {
+  std::vector<int64_t> count(size_t(vocab_size), 0);
+  for (const auto& [shard, tokens] : pieces_) {
+    shards_[shard].for_each_piece(tokens.begin, tokens.end, [&](auto piece) {
+      for (uint16_t id : piece) count[id]++;
+    });
+  }
+  return count;
 }
 
 // --- Dataset ----------------------------------------------------------------------------------
 
 Dataset::Dataset(const std::string& dir) : dir_(dir) {
   std::unique_ptr<Tokenizer> tokenizer;
-  if (fs::exists(tokenizer_file(dir))) {
+  if (path_exists(tokenizer_file(dir))) {
     tokenizer_path_ = tokenizer_file(dir);
     tokenizer = load_tokenizer(tokenizer_path_);
-  } else if (fs::exists(data_file(dir))) {
+  } else if (path_exists(data_file(dir))) {
     throw InputError(dir + ": no tokenizer.json: preparing did not finish; prepare the data again");
   }
   vocab_size_ = tokenizer ? tokenizer->vocab_size() : kGpt2Vocabulary;

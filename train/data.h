@@ -19,7 +19,8 @@ namespace murmur {
 enum class Split { train, val };
 constexpr const char* name_of(Split split) { return split == Split::train ? "train" : "val"; }
 
-// The names of a split's shards in `dir`, *SPLIT*.bin, sorted.
+bool is_shard(const std::string& name, Split split);  // *SPLIT*.bin
+// The names of a split's shards in `dir`, sorted.
 std::vector<std::string> shard_names(const std::string& dir, Split split);
 inline std::string tokenizer_file(const std::string& dir) { return dir + "/tokenizer.json"; }
 inline std::string data_file(const std::string& dir) { return dir + "/data.json"; }
@@ -39,15 +40,19 @@ class TokenStream {
 
   int64_t size() const { return first_.back(); }
   const std::vector<TokenFile>& shards() const { return shards_; }  // also of a selection: all
-  const std::vector<std::span<const uint16_t>>& pieces() const { return pieces_; }
   void copy(int64_t begin, int64_t count, int32_t* to) const;
+  std::vector<int64_t> counts(int64_t vocab_size) const;  // how often each token id comes
 
  private:
-  void append(std::span<const uint16_t> piece);
+  struct Piece {
+    size_t shard;
+    TokenRange tokens;  // of the shard
+  };
+  void append(const Piece& piece);
   size_t piece_at(int64_t position) const;
 
-  std::vector<TokenFile> shards_;  // they keep what the pieces look at
-  std::vector<std::span<const uint16_t>> pieces_;
+  std::vector<TokenFile> shards_;
+  std::vector<Piece> pieces_;
   std::vector<int64_t> first_{0};  // where each piece begins, and the end
 };
 
@@ -72,7 +77,8 @@ Batch shuffled_batch(const TokenStream& stream, uint64_t seed, int64_t first_seq
                      int64_t batch_size, int64_t block_size);
 int64_t sequences_per_epoch(const TokenStream& stream, int64_t block_size);  // W
 
-// A data folder, mapped. Holds no position: every call may come from any thread, in any order.
+// A data folder, its shards open. Holds no position: every call may come from any thread, in any
+// order.
 class Dataset {
  public:
   explicit Dataset(const std::string& dir);

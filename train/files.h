@@ -1,8 +1,4 @@
-// train/files.h - files that are whole or absent, and errors that name the path.
-//
-// Every failure says path, what failed, why, and what to do. A path the user can put right
-// (missing, forbidden, a folder where a file is needed) is an InputError; a full disk and the like
-// an Error.
+// train/files.h - files that are whole or absent; reading is in tensor/input_file.h.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +6,16 @@
 #include <string>
 #include <string_view>
 
+#include "tensor/input_file.h"
+
 namespace murmur {
 
 // A file that appears under its name only when it is whole: written aside as PATH.part, fsynced,
 // renamed over PATH, directory fsynced. Without commit() nothing is left behind. One writer a path.
+// A PATH that is there and no regular file is refused: a rename would replace a device too.
 class DurableFile {
  public:
-  explicit DurableFile(std::string path);
+  explicit DurableFile(const std::string& path);
   ~DurableFile();
   DurableFile(const DurableFile&) = delete;
   DurableFile& operator=(const DurableFile&) = delete;
@@ -30,27 +29,10 @@ class DurableFile {
   int descriptor_;
 };
 
+// Complains before hours of work of what would be wrong with `path` after them; `flag` named it.
+void check_writable(const std::string& flag, const std::string& path);
+
 void write_file_durably(const std::string& path, std::string_view bytes);
-
-// A regular file, open for reading at any place. It stays readable when its name is removed.
-class InputFile {
- public:
-  explicit InputFile(std::string path);
-  ~InputFile();
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
-
-  const std::string& path() const { return path_; }
-  uint64_t bytes() const { return bytes_; }                     // when it was opened
-  void read_at(uint64_t offset, void* to, size_t count) const;  // all of it, or InputError
-
- private:
-  std::string path_;
-  int descriptor_;
-  uint64_t bytes_ = 0;
-};
-
-std::string read_file(const std::string& path);  // the whole file; pipes too
 
 void make_directories(const std::string& path);  // with missing parents, durably
 void sync_directory(const std::string& path);    // makes creations, renames and removals in it last

@@ -1,7 +1,8 @@
 // train/log.cpp - rows to lines and back.
 //
-//   torn   the last line, when it has no line end and does not parse: the process was killed while
-//          it wrote. A line without its end that does parse is whole, and kept.
+//   damaged tail   what stands behind the last line that parses: the process was killed while it
+//                  wrote, or the disk lost the end. It is left out, and that is said. A line
+//                  without its end that does parse is whole, and kept.
 #include "train/log.h"
 
 #include <fmt/format.h>
@@ -10,7 +11,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <filesystem>
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -21,6 +21,7 @@
 
 #include "tensor/check.h"
 #include "train/files.h"  // read_file, write_file_durably
+#include "train/json.h"
 #include "train/plot.h"
 
 namespace murmur {
@@ -84,8 +85,9 @@ struct Reader {
     return object.at(key);
   }
   void operator()(const char* key, int64_t& value) const {
-    check(at(key).is_number_integer(), [&] { return fmt::format("'{}' is no whole number", key); });
-    value = at(key).get<int64_t>();
+    const std::optional<int64_t> found = whole_number(at(key));
+    check(found.has_value(), [&] { return fmt::format("'{}' is no whole number", key); });
+    value = *found;
   }
   void operator()(const char* key, double& value) const {
     const nlohmann::json& found = at(key);
@@ -122,33 +124,46 @@ struct Line {
   LogRow row;
 };
 
+struct Lines {
+  std::vector<Line> whole;
+  std::string damage;  // of the line behind them; or ""
+};
+
 // `bytes` is the content of the file at `path`, and must outlive the result.
-std::vector<Line> lines_of(std::string_view bytes, const std::string& path) {
-  std::vector<Line> lines;
+Lines lines_of(std::string_view bytes, const std::string& path) {
+  Lines lines;
+  std::string& damage = lines.damage;
   for (std::size_t start = 0, count = 1; start < bytes.size(); count++) {
-    const std::size_t end = bytes.find('\n', start);
+    const std::size_t end = std::min(bytes.find('\n', start), bytes.size());
     const std::string_view text = bytes.substr(start, end - start);
     try {
-      lines.push_back({text, parsed(text)});
+      LogRow row = parsed(text);
+      if (!damage.empty()) throw InputError(damage + "; repair or remove this line");
+      lines.whole.push_back({text, row});
+    } catch (const InputError&) {
+      throw;
     } catch (const Error& error) {
-      if (end == bytes.npos) break;  // torn
-      throw InputError(
-          fmt::format("{}:{}: {}; repair or remove this line", path, count, error.what()));
+      if (damage.empty()) damage = fmt::format("{}:{}: {}", path, count, error.what());
     }
-    start = end == bytes.npos ? bytes.size() : end + 1;
+    start = end + 1;
   }
   return lines;
 }
 
 // The last row that is left, and where its line begins.
 std::pair<std::optional<LogRow>, long> drop_rows_after(int64_t step, const std::string& path) {
-  const std::string bytes = read_file(path);
+  const std::string bytes = read_file(path, kAnySize);
   std::string kept;
   std::pair<std::optional<LogRow>, long> last;
-  for (const Line& line : lines_of(bytes, path)) {
+  const Lines lines = lines_of(bytes, path);
+  for (const Line& line : lines.whole) {
     if (line.row.step > step) continue;
     last = {line.row, long(kept.size())};
     kept.append(line.text).append("\n");
+  }
+  if (!lines.damage.empty()) {
+    std::fputs(fmt::format("murmur: {}; the log is cut before this line\n", lines.damage).c_str(),
+               stderr);
   }
   write_file_durably(path, kept);
   return last;
@@ -195,17 +210,19 @@ std::string log_line(const LogRow& row) {
 }
 
 std::vector<LogRow> read_log(const std::string& path) {
-  const std::string bytes = read_file(path);
+  const std::string bytes = read_file(path, kAnySize);
   std::vector<LogRow> rows;
-  for (const Line& line : lines_of(bytes, path)) rows.push_back(line.row);
+  for (const Line& line : lines_of(bytes, path).whole) rows.push_back(line.row);
   return rows;
 }
 
 RunLog::RunLog(std::string path, std::optional<int64_t> resume_step)
     : path_(std::move(path)), file_(nullptr, std::fclose) {
-  const bool resumes = resume_step && std::filesystem::exists(path_);
-  if (resumes) std::tie(last_, last_begin_) = drop_rows_after(*resume_step, path_);
-  file_.reset(std::fopen(path_.c_str(), resumes ? "r+b" : "wb"));
+  if (resume_step && path_exists(path_))
+    std::tie(last_, last_begin_) = drop_rows_after(*resume_step, path_);
+  else
+    write_file_durably(path_, "");
+  file_.reset(std::fopen(path_.c_str(), "r+b"));
   if (!file_ || std::fseek(file_.get(), 0, SEEK_END) != 0) fail(path_, "open");
 }
 

@@ -30,7 +30,8 @@ struct LogRow {
 class RunLog {
  public:
   // Starts the file anew. With `resume_step` k it goes on behind step k instead: rows with a larger
-  // step and a last line torn by a crash are dropped, so that every step stands there once.
+  // step and a damaged end are dropped, so that every step stands there once; damage is said on
+  // stderr.
   explicit RunLog(std::string path, std::optional<int64_t> resume_step = std::nullopt);
 
   void append(const LogRow& row);    // in the file when it returns, so that a killed run keeps it
@@ -47,7 +48,8 @@ class RunLog {
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
 };
 
-// Without the torn last line, if there is one. InputError (file, line) on any other malformed line.
+// Up to a damaged end, as a crash leaves it. InputError (file, line) on a malformed line before
+// whole ones.
 std::vector<LogRow> read_log(const std::string& path);
 
 // The line of a row, without its end. Numbers are the shortest text that reads back as the same

@@ -3,16 +3,23 @@
 //   0 done      2 the user's input is wrong (one line on stderr)      1 anything else
 //   130 train or compare was stopped by a signal, and has saved all: --resume, or the same command,
 //       goes on
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <omp.h>
-#include <unistd.h>  // execv
+#include <sys/resource.h>  // RLIMIT_NOFILE
+#include <unistd.h>        // execv
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <new>
+#include <utility>
 
 #include "dist/bootstrap.h"
 #include "dist/launch.h"
@@ -27,6 +34,7 @@
 #include "train/crew.h"
 #include "train/data.h"
 #include "train/evaluate.h"
+#include "train/files.h"
 #include "train/graph.h"
 #include "train/identity.h"
 #include "train/interrupt.h"
@@ -45,12 +53,21 @@ using namespace murmur;
 
 namespace {
 
+// Of a file or folder: "" would be the root of the disk, because names are put behind it.
+const CLI::Validator kPath(
+    [](std::string& text) {
+      return text.empty() ? std::string("is empty; name a file or folder") : std::string();
+    },
+    "");
+
 // The flags of a configuration: one per field of Config, and the settings of every optimizer under
 // `optimizer.` and `auxiliary.`. Values stay text until make_config() has seen all of them.
 class ConfigFlags {
  public:
   explicit ConfigFlags(CLI::App& command) : command_(command) {
-    command.add_option("--config", file_, "TOML file; flags win over it")->type_name("FILE");
+    command.add_option("--config", file_, "TOML file; flags win over it")
+        ->type_name("FILE")
+        ->check(kPath);
     Config defaults;  // the options point into it
     for (const Option& option : defaults.options()) add(option.name, option, "Settings");
     for (const char* owner : {"optimizer", "auxiliary"}) {
@@ -116,9 +133,7 @@ std::optional<int64_t> step_from(const std::string& flag, const std::string& tex
 std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
   std::string out = value_of(flags, "out"),
               path = (out.empty() ? Config{}.out : out) + "/config.toml";
-  std::FILE* file = std::fopen(path.c_str(), "r");
-  if (!file) return {};
-  std::fclose(file);
+  if (!path_exists(path)) return {};
   std::vector<Assignment> saved = read_toml(path);
   // Who names another number of ranks, transport or strategy, or starts several processes, gets
   // these anew. The strategy stays where it can: `local` is for one rank.
@@ -151,7 +166,7 @@ std::vector<Assignment> model_to_begin_with(const std::vector<Assignment>& flags
   std::vector<Assignment> model;
   std::string folder = value_of(flags, "init_from"),
               path = folder.empty() ? "" : run_of_weights(folder) + "/config.toml";
-  if (!std::filesystem::exists(path)) return model;
+  if (!path_exists(path)) return model;
   for (const Assignment& a : read_toml(path)) {
     for (const char* key :
          {"arch", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias"})
@@ -215,25 +230,39 @@ void add_synthetic_flags(CLI::App& command, SyntheticOptions& o) {
                    "the learning rate and momentum of the theory at several horizons, and how the "
                    "mean stationarity falls");
   list("--horizons", o.horizons, "steps of the runs of --rates")->check(at_least(1, 1e9));
-  command.add_option("--json", o.json, "the results once more, as JSON")->type_name("FILE");
+  command.add_option("--json", o.json, "the results once more, as JSON")
+      ->type_name("FILE")
+      ->check(kPath);
+}
+
+// A new line, as before the first word of a text; or what the alphabet begins with.
+std::string usual_prompt(const Tokenizer& tokenizer) {
+  try {
+    tokenizer.encode("\n");
+    return "\n";
+  } catch (const InputError&) {
+    return tokenizer.token(0);
+  }
 }
 
 void run_sample(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
-                const std::string& prompt, const SampleOptions& wanted, int64_t samples) {
+                const std::optional<std::string>& given, const SampleOptions& wanted,
+                int64_t samples) {
   Run run = open_run(folder, step, node);
   auto tokenizer = load_tokenizer(tokenizer_of(folder));
   SampleOptions options = wanted;
+  const std::string prompt = given ? *given : usual_prompt(*tokenizer);
   std::vector<int32_t> start;
   for (uint16_t id : tokenizer->encode(prompt)) start.push_back(id);
   if (start.empty()) throw InputError("prompt: is empty; give at least one character");
   for (int64_t i = 0; i < samples; i++, options.seed++) {
     Utf8Stream stream;
-    fmt::print("{}", prompt);
+    std::string text = prompt;  // not yet printed
     sample(run.model->gpt, start, options, [&](int32_t id) {
-      fmt::print("{}", stream.push(tokenizer->token(id)));
+      fmt::print("{}{}", std::exchange(text, ""), stream.push(tokenizer->token(id)));
       std::fflush(stdout);
     });
-    fmt::print("{}\n{}", stream.finish(), i + 1 < samples ? "\n---\n\n" : "");
+    fmt::print("{}{}\n{}", text, stream.finish(), i + 1 < samples ? "\n---\n\n" : "");
   }
 }
 
@@ -258,6 +287,12 @@ void run_eval(const std::string& folder, std::optional<int64_t> step, std::optio
   auto show = [&](int64_t done, int64_t total) { return progress->update(done, total), true; };
   Evaluation e = *evaluate(run.model->gpt, data, run.config.batch_size, {.go_on = show});
   progress.reset();
+  check(std::isfinite(e.loss), [&] {
+    return fmt::format(
+        "eval: the loss is {}: the weights of '{}' have diverged; take an earlier checkpoint with "
+        "--step",
+        e.loss, folder);
+  });
   if (json) {
     fmt::print("{{\"step\": {}, \"val_loss\": {}, \"bits_per_byte\": {}, \"targets\": {}}}\n",
                run.step, e.loss, e.bits_per_byte ? fmt::format("{}", *e.bits_per_byte) : "null",
@@ -436,7 +471,8 @@ int run(int argc, char** argv, std::string* to_launch_by) {
                    "when left out")
       ->check(at_least(0));
   compare_command->add_option("--json", race.json, "the results once more, as JSON")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(kPath);
   std::string over;
   bool paper = false;
   compare_command
@@ -483,12 +519,13 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   constexpr const char* kWhichStep = "of which checkpoint: 900, or best; the newest when left out";
   constexpr const char* kWhichNode = "weights of which node; the mean of all when left out";
   std::optional<int64_t> node;
-  std::string folder, prompt = "\n", data_folder;
+  std::string folder, data_folder;
+  std::optional<std::string> prompt;
   SampleOptions sampling;
   int64_t samples = 1;
   bool json = false;
   CLI::App* sample_command = app.add_subcommand("sample", "write text with a trained model");
-  sample_command->add_option("run", folder, "run folder")->required();
+  sample_command->add_option("run", folder, "run folder")->required()->check(kPath);
   sample_command->add_option("--step", step, kWhichStep)->type_name("STEP");
   sample_command->add_option("--node", node, kWhichNode)->check(at_least(0));
   sample_command->add_option("--prompt", prompt, "text to continue");
@@ -512,10 +549,10 @@ int run(int argc, char** argv, std::string* to_launch_by) {
       [&] { run_sample(folder, step_from("--step", step), node, prompt, sampling, samples); });
 
   CLI::App* eval_command = app.add_subcommand("eval", "validation loss of a trained model");
-  eval_command->add_option("run", folder, "run folder")->required();
+  eval_command->add_option("run", folder, "run folder")->required()->check(kPath);
   eval_command->add_option("--step", step, kWhichStep)->type_name("STEP");
   eval_command->add_option("--node", node, kWhichNode)->check(at_least(0));
-  eval_command->add_option("--data", data_folder, "another data folder");
+  eval_command->add_option("--data", data_folder, "another data folder")->check(kPath);
   eval_command->add_flag("--json", json, "machine-readable");
   eval_command->callback(
       [&] { run_eval(folder, step_from("--step", step), node, data_folder, json); });
@@ -523,8 +560,8 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   CLI::App* export_command = app.add_subcommand(
       "export", "a run's weights as a folder of their own: the mean of all nodes, or one node's");
   std::string export_to;
-  export_command->add_option("run", folder, "run folder")->required();
-  export_command->add_option("--out", export_to, "folder to write")->required();
+  export_command->add_option("run", folder, "run folder")->required()->check(kPath);
+  export_command->add_option("--out", export_to, "folder to write")->required()->check(kPath);
   export_command->add_option("--step", step, kWhichStep)->type_name("STEP");
   export_command->add_option("--node", node, kWhichNode)->check(at_least(0));
   export_command->callback([&] {
@@ -539,10 +576,10 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   std::string tokenizer = "byte", out;
   double val_fraction = 0.05;
   CLI::App* prepare = data_command->add_subcommand("prepare", "text files to token files");
-  prepare->add_option("files", files, "UTF-8 text")->required();
+  prepare->add_option("files", files, "UTF-8 text")->required()->check(kPath);
   prepare->add_option("--tokenizer", tokenizer, "see murmur list tokenizers")
       ->capture_default_str();
-  prepare->add_option("--out", out, "data folder")->required();
+  prepare->add_option("--out", out, "data folder")->required()->check(kPath);
   prepare
       ->add_option("--val-fraction", val_fraction,
                    "share of the text, from its end, for validation")
@@ -550,7 +587,7 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   prepare->callback(
       [&] { fmt::print("{}", text(prepare_data(files, tokenizer, out, val_fraction))); });
   CLI::App* info = data_command->add_subcommand("info", "what a data folder holds");
-  info->add_option("dir", folder, "data folder")->required();
+  info->add_option("dir", folder, "data folder")->required()->check(kPath);
   Config dealt;
   dealt.nodes = 4;
   info->add_option("--partition", dealt.partition,
@@ -587,7 +624,8 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   graph_command->add_option("--preset", graph.preset, "whose parameters are sent")
       ->capture_default_str();
   graph_command->add_option("--out", out, "a picture: the graph, and how averaging goes on it")
-      ->type_name("FILE.png");
+      ->type_name("FILE.png")
+      ->check(kPath);
   graph_command->add_flag("--json", json, "machine-readable");
   graph_command->callback([&] {
     for (const auto& [name, value] : graph_settings) {
@@ -665,7 +703,8 @@ int run(int argc, char** argv, std::string* to_launch_by) {
       ->check(at_least(1e-6));
   bench_dist_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
   bench_dist_command->callback([&] {
-    Config config = dist_flags.config();
+    // Every strategy can run on a lazy graph; what is sent is the same on both.
+    Config config = dist_flags.config({{"lazy_weights", "true"}});
     bool counts_given = bench_dist_command->count("--counts") > 0;
     if (config.nodes > 0 && !counts_given) dist.counts = {config.nodes};
     fmt::print("{}", bench_dist(config, dist));
@@ -692,7 +731,8 @@ int run(int argc, char** argv, std::string* to_launch_by) {
   std::string hosts;
   launch_command->add_option("-n,--ranks", ranks, "how many processes")->required();
   launch_command->add_option("--hosts", hosts, "hosts to start them on, as mpirun's --hostfile")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(kPath);
   bool survive = false;
   launch_command->add_flag("--survive", survive,
                            "where a rank dies the others go on; for strategies that go by a graph");
@@ -727,17 +767,52 @@ static void wait_politely(char** argv) {
   execv("/proc/self/exe", argv);  // returns only where it is not possible: then as it was
 }
 
+// A stream that the caller has closed would be the number of the next file that is opened, and its
+// text would land in there.
+static void open_standard_streams() {
+  for (int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) return;
+  }
+}
+
+// Every rank that is a thread keeps its shards open.
+static void allow_many_files() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = std::max(files.rlim_cur, std::min<rlim_t>(files.rlim_max, 65536));
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
+// Everything that was printed has arrived, or the command has failed.
+static int with_output(int code) {
+  bool lost = std::ferror(stdout) != 0;
+  errno = 0;
+  if (std::fclose(stdout) == 0 && !lost) return tell_launcher(code);
+  Launched me = place();
+  std::string why = errno ? fmt::format(": {}", std::strerror(errno)) : "";
+  complain(Error("standard output: not all of it could be written" + why), me.rank, me.size);
+  return code ? code : 1;
+}
+
 int main(int argc, char** argv) {
+  open_standard_streams();
   wait_politely(argv);
+  allow_many_files();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit (ulimit -f) is an error like a full disk
   try {
-    return tell_launcher(run(argc, argv));
+    return with_output(run(argc, argv));
   } catch (const UsageError& error) {
     Launched me = place();
     if (me.rank == 0) return complain(error, 0, me.size);
     let_rank_0_speak();
     return tell_launcher(2);
+  } catch (const std::bad_alloc&) {
+    Launched me = place();
+    return complain(Error("memory: this machine has too little; use a smaller model or batch"),
+                    me.rank, me.size);
   } catch (const std::exception& error) {
     Launched me = place();
+    if (std::ferror(stdout)) return with_output(1);
     return complain(error, me.rank, me.size);
   }
 }

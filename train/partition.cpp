@@ -91,10 +91,7 @@ uint64_t seed_of(uint64_t seed, int64_t node) {
 
 // How often each token id comes, as a share of all.
 std::vector<double> frequencies(const TokenStream& stream, int64_t vocab_size) {
-  std::vector<int64_t> count(size_t(vocab_size), 0);
-  for (const auto& piece : stream.pieces()) {
-    for (uint16_t id : piece) count[id]++;
-  }
+  const std::vector<int64_t> count = stream.counts(vocab_size);
   std::vector<double> share(count.begin(), count.end());
   for (double& x : share) x /= double(stream.size());
   return share;

@@ -2,13 +2,16 @@
 #include "train/prepare.h"
 
 #include <fmt/format.h>
+#include <unistd.h>  // sysconf
 
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "train/checksum.h"  // crc32c
 #include "train/files.h"     // read_file, write_file_durably
+#include "train/json.h"
 #include "train/tokenizer.h"
 
 namespace murmur {
@@ -26,6 +29,12 @@ File file_of(std::string name, std::span<const uint16_t> tokens) {
   return {std::move(name), int64_t(tokens.size()),
           checksum_text(crc32c(tokens.data(), tokens.size_bytes()))};
 }
+File file_of(const TokenFile& shard) {
+  uint32_t crc = 0;
+  shard.for_each_piece(0, shard.size(),
+                       [&](auto piece) { crc = crc32c(piece.data(), piece.size_bytes(), crc); });
+  return {fs::path(shard.path()).filename().string(), shard.size(), checksum_text(crc)};
+}
 
 // --- data.json --------------------------------------------------------------------------------
 
@@ -39,39 +48,48 @@ Json json_of(const std::vector<File>& files, const char* unit) {
   return rows;
 }
 
+// So small that sums of them are numbers too.
+int64_t count_from(const Json& value) {
+  const std::optional<int64_t> count = whole_number(value, 0, 10'000'000'000'000);
+  check(count.has_value(), "not a number of bytes or tokens");
+  return *count;
+}
+
 std::vector<File> files_of(const Json& rows, const char* unit) {
   std::vector<File> files;
   for (const Json& row : rows) {
-    files.push_back({row.at("file"), row.at(unit), row.at("crc32c")});
-    if (row.contains("first_token")) files.back().first_token = row["first_token"].get<int64_t>();
+    files.push_back({row.at("file"), count_from(row.at(unit)), row.at("crc32c")});
+    if (row.contains("first_token")) files.back().first_token = count_from(row["first_token"]);
   }
   return files;
 }
 
-void save_summary(const DataSummary& summary) {
+void save_summary(const DataSummary& summary, const std::string& dir) {
   const Json json = {{"tokenizer", summary.tokenizer},
                      {"vocab_size", summary.vocab_size},
                      {"sources", json_of(summary.sources, "bytes")},
                      {"train", json_of(summary.train, "tokens")},
                      {"val", json_of(summary.val, "tokens")}};
   // A file name may hold bytes that are not UTF-8: they are replaced.
-  write_file_durably(data_file(summary.dir),
+  write_file_durably(data_file(dir),
                      json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 std::optional<DataSummary> load_summary(const std::string& dir) {
-  if (!fs::exists(data_file(dir))) return std::nullopt;
+  if (!path_exists(data_file(dir))) return std::nullopt;
+  constexpr uint64_t kMostBytes = 256 << 20;  // a million documents
+  const std::string text = read_file(data_file(dir), kMostBytes);
   try {
-    const Json json = Json::parse(read_file(data_file(dir)));
+    const Json json = Json::parse(text);
     DataSummary summary;
     summary.dir = dir;
     summary.tokenizer = json.at("tokenizer");
-    summary.vocab_size = json.at("vocab_size");
+    summary.vocab_size = count_from(json.at("vocab_size"));
     summary.sources = files_of(json.at("sources"), "bytes");
     summary.train = files_of(json.at("train"), "tokens");
     summary.val = files_of(json.at("val"), "tokens");
     return summary;
-  } catch (const nlohmann::json::exception&) {
+  } catch (const std::exception&) {
     throw InputError(data_file(dir) + ": damaged; remove the folder and prepare the data again");
   }
 }
@@ -126,9 +144,11 @@ std::vector<Shard> shards_of(Split split, std::span<const uint16_t> tokens,
 // Reads the files one after another into one text, and notes what they were.
 std::string join(const std::vector<std::string>& files, bool must_be_utf8,
                  std::vector<File>& sources) {
+  // Text and tokens are in memory together, three bytes for each of the text.
+  const uint64_t memory = uint64_t(sysconf(_SC_PHYS_PAGES)) * uint64_t(sysconf(_SC_PAGESIZE));
   std::string all;
   for (const std::string& file : files) {
-    const std::string bytes = read_file(file);
+    const std::string bytes = read_file(file, (memory / 3) - std::min(all.size(), memory / 3));
     if (must_be_utf8) check_utf8(bytes, file);
     sources.push_back(file_of(fs::path(file).filename().string(), bytes));
     all += bytes;
@@ -137,31 +157,88 @@ std::string join(const std::vector<std::string>& files, bool must_be_utf8,
   return all;
 }
 
-// Makes `dir` ready for new shards. Only what data.json lists is removed; other shards would be
-// read together with the new ones, and are refused. data.json stays until it is replaced: with it
-// and without tokenizer.json the folder counts as unfinished.
-void clear_for_shards(const std::string& dir) {
-  make_directories(dir);
-  std::vector<std::string> own;
-  if (const auto old = load_summary(dir)) {
-    for (const auto* files : {&old->train, &old->val}) {
-      for (const File& file : *files) own.push_back(file.name);
+// What lies in `dir` beside a preparation: all but tokenizer.json, data.json, the shards that are
+// listed there, and what a preparation that was killed has half written.
+std::vector<std::string> rest_of(const std::string& dir) {
+  std::set<std::string> own = {"tokenizer.json", "data.json"};
+  if (const auto summary = load_summary(dir)) {
+    for (const auto* files : {&summary->train, &summary->val}) {
+      for (const File& file : *files) own.insert(file.name);
     }
   }
-  std::vector<std::string> found = shard_names(dir, Split::train);
-  for (const std::string& name : shard_names(dir, Split::val)) found.push_back(name);
-  for (const std::string& name : found) {
-    if (std::find(own.begin(), own.end(), name) == own.end()) {
-      throw InputError(fmt::format(
-          "{}/{}: another shard, which would be read together with the new ones; choose an empty "
-          "folder",
-          dir, name));
-    }
+  std::vector<std::string> rest;
+  std::error_code error;
+  fs::directory_iterator entries(dir, error);
+  if (error) fail_with(dir, "read the folder", error.value());
+  for (const fs::directory_entry& entry : entries) {
+    const std::string name = entry.path().filename().string();
+    const bool is_part = name.ends_with(".part") && own.contains(name.substr(0, name.size() - 5));
+    if (!own.contains(name) && !is_part) rest.push_back(name);
   }
-  remove_tree(tokenizer_file(dir));
-  sync_directory(dir);
-  for (const std::string& name : found) remove_tree(dir + "/" + name);
+  return rest;
 }
+
+// Other shards would be read together with the new ones.
+void refuse_other_shards(const std::string& dir) {
+  for (const std::string& name : rest_of(dir)) {
+    if (!is_shard(name, Split::train) && !is_shard(name, Split::val)) continue;
+    throw InputError(fmt::format(
+        "{}/{}: another shard, which would be read together with the new ones; choose an empty "
+        "folder",
+        dir, name));
+  }
+}
+
+// A folder beside `dir` in which new data grows until it is whole and takes the place of `dir`, in
+// one act. Before that moment nothing of `dir` is touched, after it runs that read the old shards
+// go on reading them.
+class NewData {
+ public:
+  explicit NewData(const std::string& dir) : dir_(without_links(dir)), part_(dir_ + ".part") {
+    if (path_exists(dir_)) refuse_other_shards(dir_);
+    if (path_exists(part_)) {
+      if (const auto rest = rest_of(part_); !rest.empty()) {
+        throw InputError(fmt::format(
+            "{}: left by a preparation that was killed, and holds '{}' of yours; move that to {}, "
+            "then remove the folder",
+            part_, rest[0], dir_));
+      }
+      remove_tree(part_);
+    }
+    make_directories(part_);
+  }
+  ~NewData() {
+    std::error_code ignored;  // a full disk should not stay full
+    if (!done_) fs::remove_all(part_, ignored);
+  }
+  NewData(const NewData&) = delete;
+  NewData& operator=(const NewData&) = delete;
+
+  const std::string& path() const { return part_; }
+
+  void take_place() {
+    sync_directory(part_);
+    replace_directory(part_, dir_);
+    done_ = true;
+    if (path_exists(part_)) {  // what was there before: what is the user's moves on
+      for (const std::string& name : rest_of(part_))
+        rename_path(part_ + "/" + name, dir_ + "/" + name);
+      sync_directory(dir_);
+      remove_tree(part_);
+    }
+    sync_directory(fs::path(dir_).parent_path().string());
+  }
+
+ private:
+  static std::string without_links(const std::string& dir) {
+    if (path_exists(dir)) return fs::canonical(dir).string();
+    const std::string full = fs::absolute(dir).lexically_normal().string();
+    return full.ends_with('/') ? full.substr(0, full.size() - 1) : full;
+  }
+
+  std::string dir_, part_;
+  bool done_ = false;
+};
 
 }  // namespace
 
@@ -210,12 +287,13 @@ DataSummary prepare_data(const std::vector<std::string>& files, const std::strin
   for (const Shard& s : train_shards) summary.train.push_back(file_of(s.name, s.tokens));
   for (const Shard& s : val_shards) summary.val.push_back(file_of(s.name, s.tokens));
 
-  clear_for_shards(out_dir);
-  save_summary(summary);
+  NewData data(out_dir);
+  save_summary(summary, data.path());
   for (const auto* shards : {&train_shards, &val_shards}) {
-    for (const Shard& s : *shards) write_token_file(out_dir + "/" + s.name, s.tokens);
+    for (const Shard& s : *shards) write_token_file(data.path() + "/" + s.name, s.tokens);
   }
-  save_tokenizer(*tokenizer, tokenizer_file(out_dir));
+  save_tokenizer(*tokenizer, tokenizer_file(data.path()));
+  data.take_place();
   summary.bytes_per_token = Dataset(out_dir).bytes_per_token();
   return summary;
 }
@@ -230,9 +308,7 @@ DataSummary describe_data(const std::string& dir) {
   summary.bytes_per_token = data.bytes_per_token();
   for (Split split : {Split::train, Split::val}) {
     std::vector<File>& files = split == Split::train ? summary.train : summary.val;
-    for (const TokenFile& shard : data.stream(split).shards()) {
-      files.push_back(file_of(fs::path(shard.path()).filename().string(), shard.tokens()));
-    }
+    for (const TokenFile& shard : data.stream(split).shards()) files.push_back(file_of(shard));
   }
   const auto listed = load_summary(dir);
   if (!listed) return summary;
@@ -260,14 +336,13 @@ std::string data_digest(const Dataset& data) {
   auto checksum_of = [&](const TokenFile& shard) {
     const std::string name = fs::path(shard.path()).filename().string();
     for (const File& file : listed)
-      if (file.name == name && file.size == int64_t(shard.tokens().size())) return file.checksum;
-    return file_of(name, shard.tokens()).checksum;
+      if (file.name == name && file.size == shard.size()) return file.checksum;
+    return file_of(shard).checksum;
   };
   std::string shards;
   for (Split split : {Split::train, Split::val}) {
     for (const TokenFile& shard : data.stream(split).shards())
-      shards +=
-          fmt::format("{} {} {}\n", name_of(split), shard.tokens().size(), checksum_of(shard));
+      shards += fmt::format("{} {} {}\n", name_of(split), shard.size(), checksum_of(shard));
   }
   return fmt::format("{} + {} tokens, crc32c {}", data.tokens(Split::train),
                      data.tokens(Split::val), checksum_text(crc32c(shards.data(), shards.size())));

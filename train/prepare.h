@@ -32,7 +32,8 @@ std::string text(const DataSummary& summary);  // a few lines for people
 // `val_fraction` of it is validation. The two parts share no byte. Every file is a document and
 // becomes tokens by itself, so that no token straddles two. The char tokenizer collects its
 // symbols over the whole text, validation included, so that validation has no unknown symbol.
-// tokenizer.json is written last: a folder without it, but with data.json, is unfinished.
+// The folder appears as a whole. Where there was one it changes in one act, when all is written:
+// its old data is good until then, and what else lies in it stays.
 DataSummary prepare_data(const std::vector<std::string>& files, const std::string& tokenizer_name,
                          const std::string& out_dir, double val_fraction = 0.05,
                          int64_t tokens_per_shard = 100'000'000);

@@ -17,6 +17,7 @@
 #include "train/files.h"
 #include "train/identity.h"
 #include "train/interrupt.h"
+#include "train/json.h"
 #include "train/log.h"
 #include "train/progress.h"
 #include "train/significance.h"
@@ -88,14 +89,16 @@ RunOutcome read_outcome(const Config& config) {
     outcome.diverged = result["diverged"].get<std::string>();
     return outcome;
   }
-  bool is_whole = result.is_object() && result.contains("state_bytes") &&
-                  result["state_bytes"].is_number_integer() && !outcome.steps.empty() &&
-                  outcome.steps.back() == double(config.steps);
+  std::optional<int64_t> state_bytes;
+  if (result.is_object() && result.contains("state_bytes"))
+    state_bytes = whole_number(result["state_bytes"]);
+  bool is_whole =
+      state_bytes && !outcome.steps.empty() && outcome.steps.back() == double(config.steps);
   if (!is_whole) {
     throw InputError(
         fmt::format("{}: damaged; remove its folder, and the run is trained again", path));
   }
-  outcome.state_bytes = result["state_bytes"].get<int64_t>();
+  outcome.state_bytes = *state_bytes;
   if (std::isfinite(outcome.losses.back()))
     outcome.val_loss = outcome.losses.back();
   else
@@ -144,11 +147,11 @@ Config Race::config(const Contender& contender, double rate, int64_t seed) const
 // Before anything is trained, and of all runs that could become part of this race.
 void Race::refuse_other_settings() const {
   const std::string race = base_.out + "/race.toml";
-  if (std::filesystem::exists(base_.out + "/config.toml")) {
+  if (path_exists(base_.out + "/config.toml")) {
     throw InputError(
         fmt::format("out: '{}' holds a training run; name another folder for the race", base_.out));
   }
-  if (std::filesystem::exists(race)) {
+  if (path_exists(race)) {
     std::string difference = first_difference(
         settings_text(make_config(read_toml(race)), is_shared), settings_text(base_, is_shared));
     if (!difference.empty()) {
@@ -168,7 +171,7 @@ void Race::refuse_other_settings() const {
       for (int64_t seed = 0; seed < options_.seeds; seed++) {
         Config wanted = config(contender, rate, seed);
         const std::string path = wanted.out + "/config.toml";
-        if (!std::filesystem::exists(path)) continue;
+        if (!path_exists(path)) continue;
         std::string difference =
             first_difference(settings_text(make_config(read_toml(path)), is_compared),
                              settings_text(wanted, is_compared));
@@ -223,7 +226,7 @@ RunOutcome Race::outcome(const Contender& contender, double rate, int64_t seed) 
   Config config = this->config(contender, rate, seed);
   std::string title = fmt::format("run {}/{} {} lr {} seed {}", ++run_, total_runs_,
                                   contender.folder, rate, config.seed);
-  bool is_new = !std::filesystem::exists(result_path(config));
+  bool is_new = !path_exists(result_path(config));
   if (is_new) train_it(config, title);
   RunOutcome outcome = read_outcome(config);
   if (is_new) {

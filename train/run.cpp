@@ -74,14 +74,14 @@ Checkpoint open_weights(const Config& config, const std::string& tokenizer_path)
         "init_from: '{}' is no run with a checkpoint; name one, or a folder of `murmur export`",
         config.init_from));
   }
-  if (std::filesystem::exists(run + "/config.toml")) {
+  if (path_exists(run + "/config.toml")) {
     const int64_t heads = make_config(read_toml(run + "/config.toml")).n_head;
     if (heads != config.n_head) {
       throw InputError(fmt::format("n_head: the weights of '{}' are for {} heads, not {}", run,
                                    heads, config.n_head));
     }
   }
-  if (std::filesystem::exists(run + "/tokenizer.json")) {
+  if (path_exists(run + "/tokenizer.json")) {
     const std::string theirs = tokenizer_digest(run + "/tokenizer.json"),
                       ours = tokenizer_digest(tokenizer_path);
     if (theirs != ours) {
@@ -95,7 +95,7 @@ Checkpoint open_weights(const Config& config, const std::string& tokenizer_path)
 }
 
 Run open_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node) {
-  if (!std::filesystem::exists(folder + "/config.toml")) {
+  if (!path_exists(folder + "/config.toml")) {
     throw InputError(fmt::format(
         "run: '{}' is no run folder (no config.toml); name the --out of a training run", folder));
   }
@@ -125,7 +125,7 @@ Run open_run(const std::string& folder, std::optional<int64_t> step, std::option
 
 void export_run(const std::string& folder, std::optional<int64_t> step, std::optional<int64_t> node,
                 const std::string& out) {
-  if (std::filesystem::exists(out + "/config.toml"))
+  if (path_exists(out + "/config.toml"))
     throw InputError(fmt::format("out: '{}' holds a run; name another folder", out));
   Run run = open_run(folder, step, node);
   std::vector<NamedTensor> weights;
@@ -138,7 +138,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
   state.text["weights"] = node ? fmt::format("of node {}", *node) : "to use; the mean of all nodes";
   save_checkpoint(out, run.step, weights, {}, state);
   const std::string tokenizer = folder + "/tokenizer.json";
-  if (std::filesystem::exists(tokenizer))
+  if (path_exists(tokenizer))
     write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
   save_identity(out, run.began_with);
   run.config.out = out;

@@ -17,6 +17,7 @@
 #include "tensor/engine.h"   // engine(device).copy
 #include "train/checksum.h"  // crc32c
 #include "train/files.h"     // DurableFile, InputFile
+#include "train/json.h"
 
 namespace murmur {
 namespace {
@@ -217,10 +218,9 @@ SafetensorsFile::Entry parse_entry(const std::string& path, const std::string& n
     std::vector<int64_t> list;
     if (!value[key].is_array()) bad(key + ": not a list");
     for (const json& number : value[key]) {
-      if (!number.is_number_unsigned() || number.get<uint64_t>() > uint64_t(INT64_MAX)) {
-        bad(key + ": not a whole number from 0 to 2^63 - 1");
-      }
-      list.push_back(number.get<int64_t>());
+      std::optional<int64_t> found = whole_number(number);
+      if (!found) bad(key + ": not a whole number from 0 to 2^63 - 1");
+      list.push_back(*found);
     }
     return list;
   };

@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
 #include <sstream>
 
+#include "train/files.h"
 #include "train/folder_lock.h"
 #include "train/significance.h"
 #include "train/synthetic_report.h"
@@ -156,8 +156,7 @@ void check_options(const SyntheticOptions& options) {
   bool rising = std::is_sorted(horizons.begin(), horizons.end(), std::less_equal<>());
   if (options.rates && (horizons.size() < 2 || !rising))
     throw InputError("horizons: a slope needs two or more, each longer than the one before");
-  if (std::filesystem::is_directory(options.json))
-    throw InputError(fmt::format("json: '{}' is a folder; name a file", options.json));
+  if (!options.json.empty()) check_writable("json", options.json);
 }
 
 }  // namespace

@@ -1,27 +1,22 @@
-// train/token_file.cpp - llm.c token shards: written durably, mapped with every check.
+// train/token_file.cpp - llm.c token shards: written durably, read with every check.
 #include "train/token_file.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 #include <tuple>
+#include <vector>
 
 #include "tensor/check.h"  // InputError
-#include "train/files.h"   // DurableFile
+#include "train/files.h"   // DurableFile, InputFile
 
 namespace murmur {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "shards are mapped as they lie on disk");
+static_assert(std::endian::native == std::endian::little, "shards are read as they lie on disk");
 
 constexpr int32_t kMagic = 20240520;
 constexpr int32_t kVersion = 1;
@@ -76,7 +71,8 @@ void check_header(const std::string& path, const Header& header, int64_t file_by
   }
 }
 
-void check_ids(const std::string& path, std::span<const uint16_t> tokens, int64_t vocab_size) {
+void check_ids(const std::string& path, std::span<const uint16_t> tokens, int64_t first,
+               int64_t vocab_size) {
   uint16_t largest = 0;  // without a branch: one pass at memory speed
   for (uint16_t id : tokens) largest = std::max(largest, id);
   if (tokens.empty() || largest < vocab_size) return;
@@ -85,16 +81,8 @@ void check_ids(const std::string& path, std::span<const uint16_t> tokens, int64_
   refuse(path,
          fmt::format("token {} at position {} is outside the vocabulary of {}; were shard and "
                      "tokenizer.json made together?",
-                     *bad, bad - tokens.begin(), vocab_size));
+                     *bad, first + (bad - tokens.begin()), vocab_size));
 }
-
-// Closes on every way out.
-struct Descriptor {
-  int fd = -1;
-  ~Descriptor() {
-    if (fd >= 0) close(fd);
-  }
-};
 
 }  // namespace
 
@@ -112,31 +100,36 @@ void write_token_file(const std::string& path, std::span<const uint16_t> tokens)
   file.commit();
 }
 
-TokenFile::TokenFile(const std::string& path, int64_t vocab_size) : path_(path) {
-  const Descriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0)
-    refuse(path, fmt::format("cannot open: {}; check the path", std::strerror(errno)));
-  struct stat info {};
-  if (fstat(file.fd, &info) != 0 || !S_ISREG(info.st_mode))
-    refuse(path, "not a regular file; copy the shard to one");
-  const size_t bytes = size_t(info.st_size);
-  if (bytes < sizeof(Header)) {
+TokenFile::TokenFile(const std::string& path, int64_t vocab_size)
+    : file_(std::make_shared<InputFile>(path)), vocab_size_(vocab_size) {
+  Header header;
+  if (file_->bytes() < sizeof header) {
     refuse(path, fmt::format("{} bytes, too short for the header of a token shard ({}); copy or "
                              "fetch it again",
-                             bytes, sizeof(Header)));
+                             file_->bytes(), sizeof header));
   }
-  void* memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file.fd, 0);
-  if (memory == MAP_FAILED) refuse(path, fmt::format("cannot map: {}", std::strerror(errno)));
-  mapping_ = std::shared_ptr<const void>(
-      memory, [bytes](const void* p) { munmap(const_cast<void*>(p), bytes); });
+  file_->read_at(0, header.data(), sizeof header);
+  check_header(path, header, int64_t(file_->bytes()));
+  size_ = header[2];
+  for_each_piece(0, size_, [](std::span<const uint16_t>) {});  // checks every id
+}
 
-  Header header;
-  std::memcpy(header.data(), memory, sizeof header);
-  check_header(path, header, int64_t(bytes));
-  const auto* first =
-      reinterpret_cast<const uint16_t*>(static_cast<const char*>(memory) + sizeof header);
-  tokens_ = {first, size_t(header[2])};
-  check_ids(path, tokens_, vocab_size);
+const std::string& TokenFile::path() const { return file_->path(); }
+
+void TokenFile::read(int64_t begin, std::span<uint16_t> to) const {
+  file_->read_at(sizeof(Header) + 2 * uint64_t(begin), to.data(), to.size_bytes());
+  check_ids(path(), to, begin, vocab_size_);
+}
+
+void TokenFile::for_each_piece(int64_t begin, int64_t end,
+                               const std::function<void(std::span<const uint16_t>)>& visit) const {
+  constexpr int64_t kPiece = 1 << 16;
+  std::vector<uint16_t> piece;
+  for (; begin < end; begin += int64_t(piece.size())) {
+    piece.resize(size_t(std::min(kPiece, end - begin)));
+    read(begin, piece);
+    visit(piece);
+  }
 }
 
 }  // namespace murmur

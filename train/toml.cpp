@@ -84,7 +84,7 @@ struct Reader {
 }  // namespace
 
 std::vector<Assignment> read_toml(const std::string& path) {
-  const std::string text = read_file(path);
+  const std::string text = read_file(path, 1 << 20);
   Reader reader{path};
   try {
     reader.read(toml::parse(text), "");

@@ -22,6 +22,7 @@
 #include "train/revision.h"
 #include "train/run.h"
 #include "train/same_settings.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -131,7 +132,7 @@ int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
   if (!there && !from) return -1;
   int64_t step = find_checkpoint(config_.out, from);
   position_.restore(step, checkpoint_state(config_.out, step).counters);
-  if (std::filesystem::exists(config_.out + "/config.toml"))
+  if (path_exists(config_.out + "/config.toml"))
     tell_changes(make_config(read_toml(config_.out + "/config.toml")), step);
   return step;
 }
@@ -470,7 +471,7 @@ TrainSummary Trainer::run() {
 TrainSummary train(const Config& config, bool resume, std::optional<int64_t> from,
                    std::function<void(const LogRow&)> watch) {
   refuse_copies(config.transport);
-  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  use_threads(config.threads);
   if (!watch) catch_interrupts();
   TrainSummary summary;
   World world{config.nodes, config.deadline, device_of(config)};

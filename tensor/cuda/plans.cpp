@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "tensor/cuda/runtime.h"
+#include "tensor/input_file.h"
 
 namespace murmur::cuda {
 namespace {
@@ -60,7 +61,8 @@ void check_library(cublasStatus_t status, const char* call) {
 }
 
 Plans::Plans(std::string path) : path_(std::move(path)) {
-  std::ifstream file(path_);
+  if (path_.empty() || !path_exists(path_)) return;
+  std::istringstream file(read_file(path_));
   std::string line, key;
   for (Plan plan; std::getline(file, line);) {
     if (read_line(line, key, plan)) plans_[key] = plan;

@@ -491,7 +491,8 @@ TEST_CASE("wrong input is refused in one line that helps") {
   CHECK_THROWS_WITH_AS(make_topology({.name = "edges"}, 4), doctest::Contains("--edges"),
                        InputError);
   CHECK_THROWS_WITH_AS(make_topology({.name = "edges", .edges = "/not/there"}, 4),
-                       "edges: cannot read '/not/there'; is it there?", InputError);
+                       "/not/there: cannot open: No such file or directory; check the path",
+                       InputError);
   CHECK_THROWS_AS(make_topology({.name = "ring", .edges = "a.txt"}, 4), InputError);
   CHECK_THROWS_WITH_AS(make_topology({.name = "erdos_renyi", .probability = 0.001}, 8),
                        doctest::Contains("raise it above 0.26"), InputError);

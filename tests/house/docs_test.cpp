@@ -290,6 +290,35 @@ std::string done(const Exercise& exercise, const std::string& before) {
   return text.substr(1);
 }
 
+// The commands that a page tells to give: its lines that begin with murmur, and those on which they
+// go on, after the variables that the page has set. Without what is optional, [..], a `..` that
+// stands for more, what `launch` starts its command with, and what is said behind two spaces; of
+// alternatives the first.
+std::vector<std::string> commands_on(const std::string& page) {
+  static const std::regex command("^ *(?:build/)?murmur +(\\w+) +(.*)$"), variable("^[A-Z]+=.*$"),
+      left_out(" *\\[[^\\]]*\\]| *,? *\\.\\.(?=[\" ]|$)|launch .*-- "), others("\\|\\w+");
+  std::vector<std::string> lines = lines_of(page), commands;
+  std::string variables;
+  for (size_t i = 0; i < lines.size(); i++) {
+    std::smatch found;
+    if (std::regex_match(lines[i], variable)) variables += lines[i] + "\n";
+    if (!std::regex_match(lines[i], found, command)) continue;
+    std::string words = found[1].str() + " " + found[2].str();
+    auto goes_on = [&] {
+      return words.ends_with('\\') || std::count(words.begin(), words.end(), '"') % 2 == 1;
+    };
+    while (goes_on() && i + 1 < lines.size()) {
+      if (words.ends_with('\\')) words.pop_back();
+      words = trimmed(words) + " " + trimmed(lines[++i]);
+    }
+    words = std::regex_replace(words.substr(0, words.find("  ")), left_out, "");
+    bool quotes = words.find('"') != words.npos;
+    commands.push_back(variables + "murmur " +
+                       (quotes ? words : std::regex_replace(words, others, "")));
+  }
+  return commands;
+}
+
 void expect_none(const std::vector<std::string>& complaints) {
   for (const std::string& complaint : complaints) FAIL_CHECK(complaint);
   CHECK(complaints.empty());
@@ -438,6 +467,37 @@ TEST_CASE("links, paths, tests and pieces of code on every page are there") {
   }
 }
 
+// In a folder without data and runs each gets as far as that: all its flags and settings have then
+// been understood. `bench` works without data, and takes minutes; recipes are built elsewhere.
+TEST_CASE("every command on a page is one that the program understands") {
+  TemporaryFolder folder;
+  fs::create_symlink(MURMUR_BINARY, folder / "murmur");
+  fs::create_directories(folder / "runs");
+  put_bytes(folder / "runs/synthetic", "no folder");
+  static const std::regex nothing_there(
+      "murmur: .*(No such file|Not a directory|cannot read the data folder|is no run "
+      "folder)");
+  std::set<std::string> commands;
+  for (const Page& page : read_pages()) {
+    for (const std::string& command : commands_on(read(page.path)))
+      if (!starts_with(page.path, "docs/add-") && !contains(command, "murmur bench"))
+        commands.insert(command);
+  }
+  CHECK(commands.size() > 25);
+  for (const std::string& command : commands) {
+    CAPTURE(command);
+    bool done = succeeds("PATH=.; " + command, folder);
+    std::string log = murmur::read_file(folder / "log");
+    CAPTURE(log);
+    CHECK((done || std::regex_search(log, nothing_there)));
+  }
+  auto one = [](const std::string& text) { return commands_on(text).at(0); };
+  CHECK(one("    build/murmur list    ops|optimizers [--json]   a table\n") == "murmur list ops");
+  CHECK(one("A=b:c\nmurmur x --y \"$A, d=1|2, ..\" \\\n   --z 1     what it does\n") ==
+        "A=b:c\nmurmur x --y \"$A, d=1|2\" --z 1");
+  CHECK(one("murmur launch -n 4 -- train --out a\n") == "murmur train --out a");
+}
+
 TEST_CASE("every exercise of the tour changes lines that are there, once") {
   std::vector<Exercise> exercises = exercises_of(read("docs/tour.md"));
   CHECK(exercises.size() >= 15);
@@ -499,8 +559,8 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
   run(kConfigure, folder);
   run("cmake --build build --target test_autograd test_optim test_dist", folder);
   for (const std::string& line : lines_of(murmur::read_file(folder / "log"))) {
-    bool ours = contains(line, "softplus") || contains(line, "rmsprop") ||
-                contains(line, "average.cpp");
+    bool ours =
+        contains(line, "softplus") || contains(line, "rmsprop") || contains(line, "average.cpp");
     CHECK_MESSAGE(!(ours && contains(line, "warning:")), line);
   }
   run("build/test_autograd", folder);

@@ -172,7 +172,7 @@ TEST_CASE("eval repeats the last validation loss of the run") {
   CHECK(told["val_loss"].get<double>() == last["val_loss"].get<double>());
   CHECK(told["bits_per_byte"].get<double>() == last["bits_per_byte"].get<double>());
   CHECK(told["step"] == 6);
-  CHECK(told["targets"] == TokenFile(f.data + "/val_000000.bin", 256).tokens().size() - 1);
+  CHECK(told["targets"] == TokenFile(f.data + "/val_000000.bin", 256).size() - 1);
   CHECK(contains(output_of({"eval", f.run, "--data", f.data}), "at step 6: validation loss"));
 }
 
@@ -289,11 +289,11 @@ TEST_CASE("bench dist counts what every strategy sends, beside its plan") {
                        "--n-head",
                        "2",
                        "--batch-size",
-                       "3",
+                       "4",
                        "--block-size",
                        "8",
                        "--counts",
-                       "2,3",
+                       "2,4",
                        "--plan",
                        "2,64",
                        "--strategy",

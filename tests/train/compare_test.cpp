@@ -170,7 +170,7 @@ TEST_CASE("compare refuses what would make a race unfair or senseless") {
   refused({"--tune-seeds", "4"}, {"tune-seeds", "4", "3 seeds"});
   refused({"--target", "low"}, {"--target", "low"});
   refused({"--json", place() / "absent/file.json"}, {"json", "absent"});
-  refused({"--json", place().data}, {"json", "is a folder"});
+  refused({"--json", place().data}, {"json: ", "Is a directory"});
   refused({"--seeds", "99999999999999999999"}, {"--seeds"});
   refused({"--optimizers", "adamw,soap", "--cuda-graph", "true"}, {"cuda_graph", "soap"});
   refused({"--optimizers", "adamw,muonclip", "--arch", "modern"}, {"muonclip", "arch"});

@@ -523,6 +523,46 @@ TEST_CASE("prepare refuses a folder with shards of another origin, and keeps the
   CHECK(names_in(folder / "out") == std::vector<std::string>{"fineweb_train_000001.bin"});
 }
 
+TEST_CASE("a preparation that fails leaves the data that is there as it was") {
+  TemporaryFolder folder;
+  const std::string out = folder / "out";
+  prepare_data({written(folder, "a.txt", std::string(1000, 'x'))}, "byte", out, 0.1);
+  const std::string before = text(describe_data(out));
+  {
+    const FileLimit full(4000);  // data.json and the shard for validation fit, that to train not
+    CHECK_THROWS_AS(
+        prepare_data({written(folder, "b.txt", std::string(2000, 'y'))}, "char", out, 0.1), Error);
+  }
+  CHECK(text(describe_data(out)) == before);
+  CHECK(names_in(folder.path()) == std::vector<std::string>{"a.txt", "b.txt", "out"});
+}
+
+TEST_CASE("data is prepared anew in one act: who reads the old goes on, and other files stay") {
+  TemporaryFolder folder;
+  const std::string out = folder / "out", a = written(folder, "a.txt", std::string(1000, 'x')),
+                    b = written(folder, "b.txt", std::string(600, 'y'));
+  prepare_data({a}, "byte", out, 0.1, 300);
+  const Dataset old(out);
+  put_bytes(out + "/notes.txt", "mine");
+  std::filesystem::create_directories(out + "/mine");
+  put_bytes(out + "/train_000001.bin.part", "half");  // of a Murmur that was killed
+  std::filesystem::create_directories(out + ".part");
+  put_bytes(out + ".part/data.json.part", "half");
+  std::filesystem::create_directory_symlink(out, folder / "link");
+  prepare_data({b}, "byte", folder / "link/", 0.1, 300);
+  CHECK(names_in(out) == std::vector<std::string>{"data.json", "mine", "notes.txt",
+                                                  "tokenizer.json", "train_000000.bin",
+                                                  "train_000001.bin", "val_000000.bin"});
+  CHECK(std::filesystem::is_symlink(folder / "link"));
+  CHECK_FALSE(std::filesystem::exists(out + ".part"));
+  CHECK(all_tokens(old.stream(Split::train)) == std::vector<int64_t>(900, 'x'));
+  CHECK(all_tokens(Dataset(out).stream(Split::train)) == std::vector<int64_t>(540, 'y'));
+
+  std::filesystem::create_directories(out + ".part");
+  put_bytes(out + ".part/notes.txt", "mine");
+  CHECK(says(input_error_of([&] { prepare_data({a}, "byte", out); }), out + ".part", "notes.txt"));
+}
+
 // --- the folder -------------------------------------------------------------------------------
 
 TEST_CASE("a folder that is not one of tokens is refused") {
@@ -597,6 +637,18 @@ TEST_CASE("describe: what is there, checked against the checksums") {
   CHECK(says(input_error_of([&] { describe_data(out); }), shard, "its tokens are not those"));
   std::filesystem::rename(shard, out + "/other_train.bin");
   CHECK(says(input_error_of([&] { describe_data(out); }), shard, "missing"));
+  std::filesystem::rename(out + "/other_train.bin", shard);
+  const std::string json = read_file(out + "/data.json"), key = "\"first_token\": 100";
+  REQUIRE(contains(json, key));
+  for (const char* number :
+       {"1e300", "18446744073709551615", "-1", "9007199254740993000", "\"\""}) {
+    CAPTURE(number);
+    std::string forged = json;
+    put_bytes(out + "/data.json", forged.replace(forged.find(key) + 15, key.size() - 15, number));
+    CHECK(says(input_error_of([&] { describe_data(out); }), out + "/data.json", "damaged"));
+    CHECK(says(input_error_of([&] { training_documents(Dataset(out)); }), out + "/data.json",
+               "damaged"));
+  }
   put_bytes(out + "/data.json", "{\"tokenizer\": 1");
   CHECK(says(input_error_of([&] { describe_data(out); }), out + "/data.json", "damaged"));
 }

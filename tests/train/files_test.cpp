@@ -3,6 +3,7 @@
 #include "train/files.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>  // mkfifo
 
 #include <array>
 #include <filesystem>
@@ -140,6 +141,62 @@ TEST_CASE("an input file reads any place, and refuses to read beyond its end") {
   std::filesystem::remove(path);
   file.read_at(7, three, 3);
   CHECK(std::string(three) == "789");
+}
+
+TEST_CASE("only regular files of a bounded size are read: no pipe to wait for, no endless device") {
+  TemporaryFolder folder;
+  std::string pipe = folder / "pipe", loop = folder / "loop", text = folder / "a.txt";
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  std::filesystem::create_symlink(loop, loop);
+  put_bytes(text, "0123456789");
+  for (const std::string& path : {pipe, std::string("/dev/zero")}) {
+    CAPTURE(path);
+    CHECK(says(input_error_of([&] { read_file(path); }), path, "not a regular file"));
+    CHECK(path_exists(path));
+  }
+  CHECK(read_file(text, 10).size() == 10);
+  CHECK(says(input_error_of([&] { read_file(text, 9); }), text, "has 10 bytes, at most 9"));
+  std::filesystem::resize_file(text, uint64_t(1) << 40);  // takes no room on the disk
+  CHECK(says(input_error_of([&] { read_file(text); }), text, "is it the right file"));
+  CHECK(says(input_error_of([&] { read_file(loop); }), loop, "levels of symbolic links"));
+  CHECK(says(input_error_of([&] { path_exists(loop); }), loop, "levels of symbolic links"));
+  CHECK_FALSE(path_exists(text + "/below"));
+}
+
+TEST_CASE("a file is written in the place of a regular one or of nothing, never of a device") {
+  TemporaryFolder folder;
+  std::string pipe = folder / "pipe", link = folder / "link", text = folder / "a.txt";
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(says(input_error_of([&] { write_file_durably(pipe, "x"); }), pipe, "not a regular file"));
+  CHECK(std::filesystem::is_fifo(pipe));
+  std::filesystem::create_symlink("/dev/null", link);
+  CHECK(says(input_error_of([&] { write_file_durably(link, "x"); }), "/dev/null",
+             "not a regular file"));
+  put_bytes(text, "old");
+  std::filesystem::remove(link);
+  std::filesystem::create_symlink(text, link);
+  write_file_durably(link, "new");  // a link goes on being one
+  CHECK(std::filesystem::is_symlink(link));
+  CHECK(read_file(text) == "new");
+  REQUIRE(mkfifo((text + ".part").c_str(), 0600) == 0);  // nobody would ever read it
+  CHECK(says(input_error_of([&] { write_file_durably(text, "x"); }), text + ".part", "create"));
+}
+
+TEST_CASE("the limit on file sizes is named, and the old file survives it") {
+  TemporaryFolder folder;
+  std::string path = folder / "a.txt", message;
+  write_file_durably(path, "old");
+  {
+    const FileLimit limit(100);
+    try {
+      write_file_durably(path, std::string(101, 'x'));
+    } catch (const Error& error) {
+      message = error.what();
+    }
+  }
+  CHECK(says(message, path, "File too large; raise the limit on file sizes (ulimit -f)"));
+  CHECK(read_file(path) == "old");
+  CHECK(!path_exists(path + ".part"));
 }
 
 TEST_CASE("folders are made with their parents, and making them again is fine") {

@@ -182,7 +182,7 @@ TEST_CASE("resume keeps the text of the rows it keeps, unknown keys too") {
   CHECK(read_file(path) == line + "\n" + log_line(row_at(2)) + "\n");
 }
 
-TEST_CASE("a torn last line is overlooked, any other bad line is named") {
+TEST_CASE("a torn last line is overlooked, a bad line before whole ones is named") {
   TemporaryFolder folder;
   const std::string path = folder / "log.jsonl";
   const std::string good = log_line(row_at(1)) + "\n";
@@ -213,8 +213,22 @@ TEST_CASE("a torn last line is overlooked, any other bad line is named") {
     CHECK(says(input_error_of([&] { RunLog log(path, 1); }), path + ":2:", c.complaint));
     CHECK(read_file(path) == good + c.line + good);  // left alone for the user to repair
   }
-  put_bytes(path, good + "{\"step\": 2}\n");  // ended, so it is not torn
-  CHECK(says(input_error_of([&] { read_log(path); }), path + ":2:", "'tokens' is missing"));
+}
+
+TEST_CASE("a damaged end of the log is cut behind the last whole line, and the log goes on") {
+  TemporaryFolder folder;
+  const std::string path = folder / "log.jsonl";
+  const std::string good = log_line(row_at(1)) + "\n", next = log_line(row_at(2)) + "\n";
+  for (const std::string& damage :
+       {std::string("{\"step\": 2}\n"), "step 2/9  loss 2.1\n{\n\n" + next.substr(0, 40),
+        std::string(4096, '\0')}) {
+    CAPTURE(damage);
+    put_bytes(path, good + damage);
+    CHECK(read_log(path).size() == 1);
+    CHECK(read_file(path) == good + damage);  // reading changes nothing
+    RunLog(path, 1).append(row_at(2));
+    CHECK(read_file(path) == good + next);
+  }
 }
 
 TEST_CASE("a log that cannot be opened is an error that names the path") {
@@ -224,10 +238,12 @@ TEST_CASE("a log that cannot be opened is an error that names the path") {
   CHECK(contains(input_error_of([&] { read_log(folder / "none.jsonl"); }), folder / "none.jsonl"));
 }
 
-TEST_CASE("a full disk is noticed") {
-  if (!std::filesystem::exists("/dev/full")) return;
-  RunLog log("/dev/full");
-  CHECK_THROWS_WITH_AS(log.append(row_at(1)), doctest::Contains("/dev/full"), Error);
+TEST_CASE("a log that has reached the limit on file sizes is an error that names the path") {
+  TemporaryFolder folder;
+  RunLog log(folder / "log.jsonl");
+  const FileLimit limit(10);
+  CHECK_THROWS_WITH_AS(log.append(row_at(1)), doctest::Contains((folder / "log.jsonl").c_str()),
+                       Error);
 }
 
 TEST_CASE("the loss curve is drawn from any log, long, short or broken") {

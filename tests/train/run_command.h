@@ -3,6 +3,7 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <signal.h>    // kill
 #include <spawn.h>     // posix_spawn
 #include <sys/wait.h>  // waitpid
@@ -11,6 +12,7 @@
 #include <cstdio>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>  // exchange
@@ -33,10 +35,12 @@ struct Outcome {
   std::string out, err;
 };
 
-// One running murmur. Its outputs go to files, so that it never waits for a reader.
+// One running murmur. Its outputs go to files, so that it never waits for a reader. `output`: the
+// standard output instead; "": closed, like the standard input.
 class Command {
  public:
-  explicit Command(const Words& words) : out_(std::tmpfile()), err_(std::tmpfile()) {
+  explicit Command(const Words& words, std::optional<std::string> output = {})
+      : out_(std::tmpfile()), err_(std::tmpfile()) {
     std::vector<char*> argv = {const_cast<char*>(MURMUR_BINARY)};
     for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
@@ -44,6 +48,11 @@ class Command {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, fileno(out_), 1);
     posix_spawn_file_actions_adddup2(&actions, fileno(err_), 2);
+    if (output == "") {
+      for (int stream : {0, 1}) posix_spawn_file_actions_addclose(&actions, stream);
+    } else if (output) {
+      posix_spawn_file_actions_addopen(&actions, 1, output->c_str(), O_WRONLY, 0);
+    }
     int error = posix_spawn(&process_, MURMUR_BINARY, &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     REQUIRE(error == 0);

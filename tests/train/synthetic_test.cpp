@@ -349,5 +349,5 @@ TEST_CASE("murmur synthetic refuses what cannot be, in one line") {
   check_refused({"synthetic", "--rates", "--recipes", "dsgd"}, {"rates", "momentum"});
   check_refused({"synthetic", "--rates", "--horizons", "64,64"}, {"horizons"});
   check_refused({"synthetic", "--rows", "0"}, {"--rows"});
-  check_refused({"synthetic", "--json", "/"}, {"json", "folder"});
+  check_refused({"synthetic", "--json", "/"}, {"json: ", "directory"});
 }

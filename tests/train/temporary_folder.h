@@ -1,7 +1,9 @@
 // tests/train/temporary_folder.h - a folder of a test's own, and the text of what a call throws.
 #pragma once
 
-#include <unistd.h>  // getpid
+#include <signal.h>        // SIGXFSZ
+#include <sys/resource.h>  // RLIMIT_FSIZE
+#include <unistd.h>        // getpid
 
 #include <cstdlib>  // getenv
 #include <filesystem>
@@ -49,6 +51,24 @@ inline std::filesystem::path quick_place() {
 inline void put_bytes(const std::string& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary).write(bytes.data(), std::streamsize(bytes.size()));
 }
+
+// While it lives no file can grow beyond `bytes`, as with ulimit -f, and a full disk.
+class FileLimit {
+ public:
+  explicit FileLimit(rlim_t bytes) : before_(signal(SIGXFSZ, SIG_IGN)) {
+    getrlimit(RLIMIT_FSIZE, &old_);
+    rlimit now{bytes, old_.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &now);
+  }
+  ~FileLimit() {
+    setrlimit(RLIMIT_FSIZE, &old_);
+    signal(SIGXFSZ, before_);
+  }
+
+ private:
+  rlimit old_;
+  void (*before_)(int);
+};
 
 // The message of the InputError that `call` throws; "" when it throws nothing. Any other exception
 // passes through and fails the test.
