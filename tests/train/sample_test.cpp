@@ -14,7 +14,7 @@ TEST_CASE("the memory of sample does not grow with the square of the length") {
   GptConfig config{.n_layer = 1, .n_head = 2, .n_embd = 64, .block_size = 300, .vocab_size = 256};
   Model model(config, 1, DType::f32);
   int64_t most = 0;
-  sample(model.gpt, {1}, {.tokens = 300, .vocabulary = 256}, [&](int32_t) {
+  sample(model.gpt, {1}, {.tokens = 300}, [&](int32_t) {
     MemoryStats now = memory_stats();
     most = std::max(most, now.bytes_in_use + now.bytes_cached);
   });
