@@ -229,13 +229,15 @@ class Stderr {
     static const std::regex killed("process (rank \\d+) .* on signal (\\d+)"),
         failed("Primary job +terminated|exited with non-zero status"),
         connection("unexpectedly disconnected|failed to TCP connect");
+    std::string line = text;  // Open MPI 5 wraps
+    std::replace(line.begin(), line.end(), '\n', ' ');
     std::smatch match;
-    if (std::regex_search(text, match, killed)) {
+    if (std::regex_search(line, match, killed)) {
       killed_ = match[1];
       signal_ = std::stoi(match[2]);
-    } else if (std::regex_search(text, connection)) {
+    } else if (std::regex_search(line, connection)) {
       connections_ += text;
-    } else if (!std::regex_search(text, failed)) {
+    } else if (!std::regex_search(line, failed)) {
       pass_on(text);
     }
   }
@@ -336,6 +338,8 @@ int launch(int64_t ranks, const std::string& transport, const std::string& hosts
   if (survive) {
     setenv(kTellsLauncher, "1", 1);
     words.insert(words.end(), {"--enable-recovery", "-x", kTellsLauncher});
+    // Open MPI 5 would still end all others when one ends with an exit code.
+    setenv("PRTE_MCA_state_base_error_non_zero_exit", "0", 1);
   }
   if (!hosts.empty()) {
     if (access(hosts.c_str(), R_OK) != 0)

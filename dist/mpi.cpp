@@ -1,7 +1,7 @@
 // dist/mpi.cpp - a rank is a process of MPI: started by mpirun or srun, on one host or many.
 //
 // Point-to-point messages only: they are all that can be given up after a rank has died, where a
-// collective never returns. MPI itself does not report a death; the deadline does.
+// collective never returns. The deadline reports a death: most versions of MPI do not.
 //
 // How a process ends, so that nobody waits for ever:
 //
@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
@@ -138,7 +139,8 @@ class MpiCommunicator final : public Communicator {
       for (int i = 0; i < count; i++) {
         const Chunk& chunk = chunks_[size_t(indices_[size_t(i)])];
         const MPI_Status& status = statuses_[size_t(i)];
-        if (problem != MPI_SUCCESS) verify(status.MPI_ERROR, chunk);
+        if (problem != MPI_SUCCESS && !verify(status.MPI_ERROR, chunk)) continue;
+        left_--;
         int bytes = chunk.bytes;
         if (chunk.receive) MPI_Get_count(&status, MPI_BYTE, &bytes);
         check(bytes == chunk.bytes, [&] {
@@ -146,7 +148,6 @@ class MpiCommunicator final : public Communicator {
                              bytes, rank_, chunk.bytes);
         });
       }
-      left_ -= size_t(count);
       if (left_ == 0) unstage();
       return left_ == 0;
     }
@@ -193,8 +194,18 @@ class MpiCommunicator final : public Communicator {
       indices_.resize(left_);
       statuses_.resize(left_);
     }
-    void verify(int problem, const Chunk& chunk) const {
-      if (problem == MPI_SUCCESS) return;
+    // Throws if it failed. False: its peer has died, as Open MPI 5 may tell. Then it stays under
+    // way, as with an MPI that tells nothing.
+    bool verify(int problem, const Chunk& chunk) {
+      if (problem == MPI_SUCCESS) return true;
+#ifdef MPI_ERR_PROC_FAILED
+      int kind = MPI_SUCCESS;
+      MPI_Error_class(problem, &kind);
+      if (kind == MPI_ERR_PROC_FAILED) {
+        dead_.insert(chunk.peer);
+        return false;
+      }
+#endif
       char words[MPI_MAX_ERROR_STRING];
       int length = 0;
       MPI_Error_string(problem, words, &length);
@@ -207,6 +218,8 @@ class MpiCommunicator final : public Communicator {
     }
     std::vector<int> open_peers(const std::set<int>& but) const {
       std::set<int> peers;
+      for (int peer : dead_)
+        if (!but.count(peer)) peers.insert(peer);
       for (size_t i = 0; i < requests_.size(); i++) {
         int peer = chunks_[i].peer;
         if (requests_[i] != MPI_REQUEST_NULL && !but.count(peer)) peers.insert(peer);
@@ -221,6 +234,7 @@ class MpiCommunicator final : public Communicator {
     std::vector<Chunk> chunks_;
     std::vector<MPI_Request> requests_;  // of each chunk
     size_t left_ = 0;                    // chunks under way
+    std::set<int> dead_;                 // peers of which MPI has told that they died
     std::vector<int> indices_;           // what MPI_Testsome fills
     std::vector<MPI_Status> statuses_;
   };
@@ -299,6 +313,11 @@ void run_mpi(const World& world, const std::function<void(Communicator&)>& work)
   }
   share_cores(launched.local_size);
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  // Open MPI 5: a connection that breaks is an error of its messages, not the end of the process.
+  setenv("OMPI_MCA_mpi_ft_enable", "1", 0);
+  // Ranks of one host need shared memory and no TCP: Open MPI 5 writes of every address of a host
+  // that it cannot pair.
+  if (launched.local_size == launched.size) setenv("OMPI_MCA_btl", "self,vader", 0);
   std::signal(SIGPIPE, SIG_IGN);  // MPI writes to a rank that has just died: that ends nobody else
   int rank = 0, size = 1;
   {
