@@ -7,7 +7,8 @@
 
 namespace murmur {
 
-// A TrueType file, byte for byte (DejaVu Sans, unless the build names another).
+// A TrueType file, byte for byte (DejaVu Sans, unless the build names another); empty, and said in
+// one line, where the build found none.
 std::span<const unsigned char> font_bytes();
 
 // One line of text as a grey image: 0 is paper, 255 is ink.

@@ -54,9 +54,11 @@ std::string settings_text(const Config& config, bool (*wanted)(const std::string
 // "steps = 100, not steps = 200"; empty where both are the same.
 std::string first_difference(const std::string& there, const std::string& wanted) {
   std::istringstream a(there), b(wanted);
-  for (std::string x, y; bool(std::getline(a, x)) | bool(std::getline(b, y)); x = y = "")
+  for (std::string x, y;; x = y = "") {
+    bool ended = !std::getline(a, x);
+    if (!std::getline(b, y) && ended) return "";
     if (x != y) return fmt::format("{}, not {}", x, y);
-  return "";
+  }
 }
 
 std::string result_path(const Config& config) { return config.out + "/result.json"; }

@@ -3,9 +3,6 @@
 
 namespace murmur {
 
-std::string revision() {
-  std::string text = MURMUR_REVISION;
-  return text.empty() ? "unknown" : text;
-}
+std::string revision() { return MURMUR_REVISION; }
 
 }  // namespace murmur

@@ -47,6 +47,17 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+// Transposes 16 x 16 words, whatever the length of a vector.
+void transpose_tile(const void* from, int64_t from_bytes, void* to, int64_t to_bytes) {
+  constexpr int64_t L = kLanes<float>, kWord = sizeof(float);
+  for (int64_t i = 0; i < kLines; i += L) {
+    for (int64_t j = 0; j < kLines; j += L)
+      transpose_words<float>(static_cast<const char*>(from) + i * from_bytes + j * kWord,
+                             from_bytes, static_cast<char*>(to) + j * to_bytes + i * kWord,
+                             to_bytes);
+  }
+}
+
 // Packs at most 16 lines x 32 of the inner dimension, from element (0, 0) of x on. Rows of the tile
 // lie `stride` apart; a right one's follow each other.
 void pack_tile(Bf16Side x, int64_t lines, int64_t depth, bool left, bf16* tile, int64_t stride) {
@@ -64,11 +75,13 @@ void pack_tile(Bf16Side x, int64_t lines, int64_t depth, bool left, bf16* tile, 
     for (int64_t i = 0; i < kLines; i++)
       std::memcpy(tile + i * stride, x.data + i * x.stride, kDepth * sizeof(bf16));
   } else if (x.lines_are_rows) {
-    transpose_words<float>(x.data, x.stride * int64_t(sizeof(bf16)), tile, kVectorBytes);
+    transpose_tile(x.data, x.stride * int64_t(sizeof(bf16)), tile, 64);
   } else if (left) {
-    transpose_block(x.data, x.stride, tile, stride);
+    alignas(64) uint32_t pairs[kLines * kLines];
+    make_pairs<kLines>(x.data, x.stride, pairs);
+    transpose_tile(pairs, 64, tile, stride * int64_t(sizeof(bf16)));
   } else {
-    make_pairs(x.data, x.stride, reinterpret_cast<uint32_t*>(tile));
+    make_pairs<kLines>(x.data, x.stride, reinterpret_cast<uint32_t*>(tile));
   }
 }
 

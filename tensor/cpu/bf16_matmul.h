@@ -27,8 +27,10 @@ struct Bf16Product {
 };
 
 using Bf16Multiply = void (*)(const Bf16Product&);
-void onednn_product(const Bf16Product& product);
-void amx_product(const Bf16Product& product);  // amx_matmul.cpp, where amx_available()
+void onednn_product(const Bf16Product& product);  // where onednn_has_bf16(): from AVX-512 on
+bool onednn_has_bf16();
+void fp32_product(const Bf16Product& product);  // everywhere
+void amx_product(const Bf16Product& product);   // amx_matmul.cpp, where amx_available()
 bool amx_available();
 
 // The one for all products, for tests; nullptr, as it is otherwise: the faster one for each.

@@ -105,7 +105,8 @@ std::vector<Block> blocks_for(int64_t m, int64_t n, int64_t k, bool symmetric) {
 Bf16Multiply bf16_product_for(int64_t m, int64_t k, bool symmetric) {
   if (forced_bf16_product()) return forced_bf16_product();
   bool pays = symmetric || m >= std::min<int64_t>(k, 1024);
-  return amx_available() && pays ? amx_product : onednn_product;
+  if (amx_available() && pays) return amx_product;
+  return onednn_has_bf16() ? onednn_product : fp32_product;
 }
 
 // For amx_product, which keeps the right side's block in the second-level cache and sees the left

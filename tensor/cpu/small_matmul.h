@@ -1,18 +1,26 @@
 // tensor/cpu/small_matmul.h - c += a b for blocks that sit in the first-level cache.
 //
-// Eight rows by two vectors of c stay in registers while the inner dimension runs by; b is read in
+// A few rows by two vectors of c stay in registers while the inner dimension runs by; b is read in
 // vectors, a is broadcast. Reaches 95% of the fp32 peak with AVX-512 (docs/results.md).
 #pragma once
 
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
+#include <utility>
 
 #include "tensor/dtype.h"
 
 namespace murmur {
 
-constexpr int64_t kVectorBytes = 64;
+// A vector register, and the rows whose sums fit in all of them: twice as many registers with
+// AVX-512. Longer vectors than the processor has would be kept in memory.
+#if defined(__AVX512F__)
+constexpr int64_t kVectorBytes = 64, kTileRows = 8;
+#elif defined(__AVX__)
+constexpr int64_t kVectorBytes = 32, kTileRows = 4;
+#else
+constexpr int64_t kVectorBytes = 16, kTileRows = 4;
+#endif
 template <class C>
 constexpr int64_t kLanes = kVectorBytes / int64_t(sizeof(C));
 
@@ -30,48 +38,35 @@ struct VectorOf<double> {
 // How the left side lies in memory: a(i, p) = data[i * stride + p], or data[p * stride + i].
 enum class Left { rows, columns };
 
-// Which lanes make the two results of an exchange of halves, for a pair of vectors whose lanes
-// count on from one to the other. Tables, because g++ 12 makes such masks anew in every call.
-template <class Lane, int L>
-struct ExchangeMasks {
-  alignas(kVectorBytes) Lane low[4][L] = {}, high[4][L] = {};
-  constexpr ExchangeMasks() {
-    for (int level = 0; level < 4; level++) {
-      for (int j = 0, half = 1 << level; j < L; j++) {
-        low[level][j] = Lane(j & half ? L + j - half : j);
-        high[level][j] = Lane(j & half ? L + j : j + half);
-      }
-    }
+// Exchanges blocks of kHalf lanes between two vectors: the upper ones of a for the lower ones of b.
+template <int kHalf, class V, int... lane>
+inline void exchange(V& a, V& b, std::integer_sequence<int, lane...>) {
+  constexpr int L = sizeof...(lane);
+  V low = __builtin_shufflevector(a, b, (lane & kHalf ? L + lane - kHalf : lane)...);
+  V high = __builtin_shufflevector(a, b, (lane & kHalf ? L + lane : lane + kHalf)...);
+  a = low;
+  b = high;
+}
+template <int kHalf, int L, class V>
+inline void exchange_all(V (&row)[L]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < L; i++) {
+    if (!(i & kHalf)) exchange<kHalf>(row[i], row[i + kHalf], std::make_integer_sequence<int, L>());
   }
-};
-template <class Lane, int L>
-inline constexpr ExchangeMasks<Lane, L> kExchange;
+  if constexpr (2 * kHalf < L) exchange_all<2 * kHalf>(row);
+}
 
 // Transposes a square block of words of type C, one vector a side, by exchanging halves of ever
 // larger size between pairs of vectors. Rows lie `from_bytes` and `to_bytes` apart.
 template <class C>
 inline void transpose_words(const void* from, int64_t from_bytes, void* to, int64_t to_bytes) {
   using V = typename VectorOf<C>::type;
-  using Lane = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
-  typedef Lane Mask __attribute__((vector_size(kVectorBytes)));
   constexpr int L = int(kLanes<C>);
   const char* in = static_cast<const char*>(from);
   char* out = static_cast<char*>(to);
   V row[L];
   for (int i = 0; i < L; i++) std::memcpy(&row[i], in + i * from_bytes, sizeof(V));
-#pragma GCC unroll 4
-  for (int half = 1, level = 0; half < L; half *= 2, level++) {
-    Mask low, high;
-    std::memcpy(&low, kExchange<Lane, L>.low[level], sizeof(Mask));
-    std::memcpy(&high, kExchange<Lane, L>.high[level], sizeof(Mask));
-#pragma GCC unroll 16
-    for (int i = 0; i < L; i++) {
-      if (i & half) continue;
-      V a = row[i], b = row[i + half];
-      row[i] = __builtin_shuffle(a, b, low);
-      row[i + half] = __builtin_shuffle(a, b, high);
-    }
-  }
+  exchange_all<1>(row);
   for (int i = 0; i < L; i++) std::memcpy(out + i * to_bytes, &row[i], sizeof(V));
 }
 
@@ -83,18 +78,19 @@ inline void transpose_block(const C* from, int64_t from_stride, C* to, int64_t t
   transpose_words<C>(from, from_stride * int64_t(sizeof(C)), to, to_stride * int64_t(sizeof(C)));
 }
 
-// pairs[q][j] = (from[2 q][j], from[2 q + 1][j]), 16 of each.
+// pairs[q][j] = (from[2 q][j], from[2 q + 1][j]), kSide of each.
+template <int64_t kSide>
 inline void make_pairs(const bf16* from, int64_t stride, uint32_t* pairs) {
-  for (int64_t q = 0; q < 16; q++, from += 2 * stride) {
+  for (int64_t q = 0; q < kSide; q++, from += 2 * stride) {
 #pragma omp simd
-    for (int64_t j = 0; j < 16; j++)
-      pairs[q * 16 + j] = uint32_t(from[j].bits) | uint32_t(from[stride + j].bits) << 16;
+    for (int64_t j = 0; j < kSide; j++)
+      pairs[q * kSide + j] = uint32_t(from[j].bits) | uint32_t(from[stride + j].bits) << 16;
   }
 }
-// 32 x 16: as pairs, which are words.
+// As pairs, which are words: twice as many rows as columns.
 inline void transpose_block(const bf16* from, int64_t from_stride, bf16* to, int64_t to_stride) {
-  alignas(kVectorBytes) uint32_t pairs[16 * 16];
-  make_pairs(from, from_stride, pairs);
+  alignas(kVectorBytes) uint32_t pairs[kLanes<float> * kLanes<float>];
+  make_pairs<kLanes<float>>(from, from_stride, pairs);
   transpose_words<float>(pairs, kVectorBytes, to, to_stride * int64_t(sizeof(bf16)));
 }
 
@@ -135,10 +131,10 @@ inline void small_matmul(int64_t m, int64_t n, int64_t k, const C* a, int64_t a_
     for (int64_t i = 0; i < m;) {
       const C* left = kLeft == Left::rows ? a + i * a_stride : a + i;
       C* out = c + i * c_stride + j;
-      if (m - i >= 8) {
-        pair ? tile_matmul<kLeft, 8, 2>(k, left, a_stride, b + j, b_stride, out, c_stride)
-             : tile_matmul<kLeft, 8, 1>(k, left, a_stride, b + j, b_stride, out, c_stride);
-        i += 8;
+      if (m - i >= kTileRows) {
+        pair ? tile_matmul<kLeft, kTileRows, 2>(k, left, a_stride, b + j, b_stride, out, c_stride)
+             : tile_matmul<kLeft, kTileRows, 1>(k, left, a_stride, b + j, b_stride, out, c_stride);
+        i += kTileRows;
       } else {
         pair ? tile_matmul<kLeft, 1, 2>(k, left, a_stride, b + j, b_stride, out, c_stride)
              : tile_matmul<kLeft, 1, 1>(k, left, a_stride, b + j, b_stride, out, c_stride);

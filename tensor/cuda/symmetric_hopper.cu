@@ -15,11 +15,12 @@ namespace {
 constexpr int kTile = 128, kSlice = 64, kStages = 3;
 constexpr int kThreads = 2 * kWarpgroup, kPitch = kTile + 8;  // of staged results: no bank twice
 
+struct Stage {
+  bf16 rows[kTile * kSlice], columns[kTile * kSlice];
+};
 struct Shared {
   union {
-    struct {
-      bf16 rows[kTile * kSlice], columns[kTile * kSlice];
-    } stage[kStages];
+    Stage stage[kStages];
     bf16 result[2][kTile * kPitch];  // the tile and its mirror
   };
   Mbarrier full[kStages], empty[kStages];

@@ -29,7 +29,7 @@ class Fiber {
   char* stack_ = nullptr;  // lowest usable address
   size_t bytes_ = 0;
   bool owned_ = false;
-  void* shadow_ = nullptr;  // the address sanitizer's own
+  [[maybe_unused]] void* shadow_ = nullptr;  // the address sanitizer's own
 };
 
 }  // namespace cuda_on_cpu

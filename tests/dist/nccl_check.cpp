@@ -205,10 +205,12 @@ int main(int argc, char** argv) {
   }
   try {
     run_ranks("nccl", world, [&](Communicator& c) {
-      for (int step = 0; leaver >= 0; step++) {
-        c.at_step(step);
-        if (step == barriers && c.rank() == leaver) _exit(0);
-        c.barrier();
+      if (leaver >= 0) {
+        for (int step = 0;; step++) {
+          c.at_step(step);
+          if (step == barriers && c.rank() == leaver) _exit(0);
+          c.barrier();
+        }
       }
       if (strategies)
         checks += check_strategies(c);

@@ -1,5 +1,5 @@
-// tests/tensor/bf16_matmul_test.cpp - products of bf16 matrices on the CPU, by AMX where the
-// machine has it and by oneDNN: both against sums in double of the same rounded inputs.
+// tests/tensor/bf16_matmul_test.cpp - products of bf16 matrices on the CPU in every way that this
+// machine has: each against sums in double of the same rounded inputs.
 #include "tensor/cpu/bf16_matmul.h"
 
 #include <doctest/doctest.h>
@@ -27,10 +27,17 @@ Tensor random(Shape shape, uint64_t stream, DType dtype = DType::bf16) {
 
 // Runs `test` with each way to multiply that this machine has.
 void with_each_product(const std::function<void()>& test) {
-  for (bool amx : {true, false}) {
-    if (amx && !amx_available()) continue;
-    forced_bf16_product() = amx ? amx_product : onednn_product;
-    INFO("product by ", std::string(amx ? "AMX" : "oneDNN"));
+  struct Way {
+    std::string name;
+    bool available;
+    Bf16Multiply product;
+  };
+  for (const Way& way :
+       {Way{"AMX", amx_available(), amx_product}, Way{"oneDNN", onednn_has_bf16(), onednn_product},
+        Way{"fp32", true, fp32_product}}) {
+    if (!way.available) continue;
+    forced_bf16_product() = way.product;
+    INFO("product by ", way.name);
     test();
   }
   forced_bf16_product() = nullptr;

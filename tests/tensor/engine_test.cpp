@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tensor/cpu/parallel.h"
 #include "tensor/ops/philox.h"
 
 using namespace murmur;
@@ -270,4 +271,12 @@ TEST_CASE("one thread and many give the same bits") {
     }
   }
   omp_set_num_threads(threads);
+}
+
+TEST_CASE("an exception in a worker reaches the caller") {
+  auto fail_at = [](int64_t wanted) {
+    return [=](int64_t at, auto...) { check(at != wanted, "the last of them"); };
+  };
+  CHECK_THROWS_WITH_AS(parallel_tasks(9, fail_at(8)), "the last of them", Error);
+  CHECK_THROWS_WITH_AS(parallel_for(9, 1, fail_at(8)), "the last of them", Error);
 }

@@ -223,7 +223,8 @@ TEST_CASE("train --help names every setting with its default") {
     REQUIRE(at != help.npos);
     std::string line = help.substr(at + 1, help.find('\n', at + 1) - at - 1);
     CAPTURE(line);
-    CHECK((text.empty() || contains(line, "=" + text)));
+    bool shown = contains(line, "=" + text) || contains(line, "[" + text + "]");  // CLI11 2.4
+    CHECK((text.empty() || shown));
   }
   for (const OptimizerEntry& entry : optimizer_list()) {
     auto optimizer = entry.make();

@@ -509,3 +509,13 @@ TEST_CASE("bf16 trains as fp32 does, to two percent") {
     CHECK(rounded != exact);
   }
 }
+
+TEST_CASE("bf16 trains where the processor has no instructions for it") {
+  for (const char* processor : {"SSE41", "AVX2", "AVX512_CORE"}) {
+    CAPTURE(processor);
+    setenv("DNNL_MAX_CPU_ISA", processor, 1);
+    output_of(constant(std::string("processor-") + processor, "muon", 2, {"--dtype", "bf16"}));
+    unsetenv("DNNL_MAX_CPU_ISA");
+    CHECK(std::isfinite(last_loss(place() / (std::string("processor-") + processor))));
+  }
+}
