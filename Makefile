@@ -113,4 +113,4 @@ $(DATA)/data.json: $(or $(TEXT),data/kjv-books) | build
 	build/murmur data prepare $(if $(TEXT),$^,data/kjv-books/*.txt) --out $(DATA)
 
 clean:
-	rm -rf build build-asan build-tsan build-cuda build-gpu-packages
+	rm -rf build build-asan build-tsan build-clang build-cuda build-gpu-packages
