@@ -193,7 +193,7 @@ def a_rank_is_killed(runs, name, start, resume, what, one_line):
         expect(code == 1 and complaints(output) == [line] and "-----" not in output,
                f"{what}: one line, exit code 1, not {code}", output)
     else:
-        named = re.search(r"murmur: rank \d+: .*rank 2 is missing|rank 2 .* on signal 9", output)
+        named = re.search(r"murmur: rank \d+: .*rank 2 is missing|rank 2 .* on\s+signal 9", output)
         expect(named, f"{what}: who was killed is said", output)
     expect_nobody(runs, name, what)
     expect(runs.file(name, LONG, "model") is None, f"{what}: it had not come to its end", output)
@@ -346,6 +346,7 @@ def launch_on(runs, cluster, words):
         file.writelines(f"{name} slots=1\n" for name in cluster.names)
     subnet = hosts.SUBNET + ".0/24"
     environment = dict(os.environ, OMP_NUM_THREADS="1", OMPI_MCA_plm_rsh_agent=cluster.agent,
+                       PRTE_MCA_plm_ssh_agent=cluster.agent,  # Open MPI 5
                        OMPI_MCA_btl="tcp,self", OMPI_MCA_btl_tcp_if_include=subnet,
                        OMPI_MCA_oob_tcp_if_include=subnet)
     command = [runs.murmur, "launch", "-n", str(RANKS), "--hosts", hostfile, "--", *words]
