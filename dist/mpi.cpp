@@ -218,8 +218,9 @@ class MpiCommunicator final : public Communicator {
     }
     std::vector<int> open_peers(const std::set<int>& but) const {
       std::set<int> peers;
-      for (int peer : dead_)
+      for (int peer : dead_) {
         if (!but.count(peer)) peers.insert(peer);
+      }
       for (size_t i = 0; i < requests_.size(); i++) {
         int peer = chunks_[i].peer;
         if (requests_[i] != MPI_REQUEST_NULL && !but.count(peer)) peers.insert(peer);

@@ -7,6 +7,7 @@
 // give the same bits, and a matrix gives the same alone and in any bank.
 #include <oneapi/dnnl/dnnl.h>
 
+#include <type_traits>
 #include <vector>
 
 #include "tensor/cpu/bf16_matmul.h"
