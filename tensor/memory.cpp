@@ -84,12 +84,11 @@ struct Pool {
       }
     }
     for (auto& [bytes, blocks] : free) {
-      stats.bytes_cached -= int64_t(
-          std::erase_if(blocks,
-                        [&](void* block) {
-                          return !is_cut(bytes) || waiting[slab_of(block)] == slabs[slab_of(block)];
-                        }) *
-          bytes);
+      const bool cut = is_cut(bytes);
+      auto released = [&](void* block) {
+        return !cut || waiting[slab_of(block)] == slabs[slab_of(block)];
+      };
+      stats.bytes_cached -= int64_t(std::erase_if(blocks, released) * bytes);
     }
     for (auto& [begin, bytes] : waiting) {
       if (bytes != slabs[begin]) continue;
