@@ -47,6 +47,9 @@ __global__ void __launch_bounds__(512, 2)
   auto place_at = [=](int i) {
     return kShared ? Place{0, i, N, true} : place(0, i, cols, N, false);
   };
+  auto without_padding = [=](float (&v)[N], int i) {
+    for (int k = 0; k < N; k++) v[k] = i + k < vocabulary ? v[k] : -INFINITY;
+  };
   int target = targets[blockIdx.x], step = 512 * N;
   bool valid = target >= 0 && target < vocabulary;
   float wanted = threadIdx.x == 0 && valid ? float(row.data[target]) : NAN;
@@ -57,9 +60,10 @@ __global__ void __launch_bounds__(512, 2)
     float v[N], top = m;
     row.load(v, p);
     if (kShared) kept.store(v, p);
-    for (int k = 0; k < N; k++) top = i + k < vocabulary ? fmaxf(top, v[k]) : top;
+    without_padding(v, i);
+    for (int k = 0; k < N; k++) top = fmaxf(top, v[k]);
     s *= exp2_fast((m - top) * kLog2E);
-    for (int k = 0; k < N; k++) s += i + k < vocabulary ? exp2_fast((v[k] - top) * kLog2E) : 0;
+    for (int k = 0; k < N; k++) s += exp2_fast((v[k] - top) * kLog2E);
     m = top;
   }
   float all = BlockTeam::over_block(m, Max2{});
@@ -72,10 +76,9 @@ __global__ void __launch_bounds__(512, 2)
     Place p = place_at(i);
     float v[N];
     kept.load(v, p);
-    for (int k = 0; k < N; k++) {
-      float probability = exp2_fast((v[k] - all) * kLog2E) * scale;
-      v[k] = i + k < vocabulary ? probability - (i + k == target ? 1.f : 0.f) : 0.f;
-    }
+    without_padding(v, i);
+    for (int k = 0; k < N; k++)
+      v[k] = exp2_fast((v[k] - all) * kLog2E) * scale - (i + k == target ? 1.f : 0.f);
     row.store(v, p);
   }
 }
