@@ -103,7 +103,7 @@ class Children {
     sigemptyset(&signals_);
     for (int signal : {SIGCHLD, SIGUSR1}) sigaddset(&signals_, signal);
     for (int signal : kSaveAndStop) {
-      if (!ignored(signal)) sigaddset(&signals_, signal);
+      if (signal != SIGHUP || !ignored(signal)) sigaddset(&signals_, signal);
     }
     sigprocmask(SIG_BLOCK, &signals_, nullptr);
     pid_t launcher = getpid();
@@ -283,7 +283,7 @@ int run_mpirun(const std::vector<std::string>& words, bool train, bool survive) 
   close(ends[1]);
   signal(SIGUSR1, tell_mpirun);
   for (int number : kSaveAndStop) {
-    if (!ignored(number)) signal(number, tell_mpirun);
+    if (number != SIGHUP || !ignored(number)) signal(number, tell_mpirun);
   }
 
   Stderr output;

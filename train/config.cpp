@@ -305,6 +305,8 @@ void check_settings(Config& c) {
   for (auto [name, folder] : {std::pair{"data", c.data}, {"out", c.out}}) {
     if (folder.empty()) throw InputError(fmt::format("{}: is empty; name a folder", name));
   }
+  if (c.recipe == "none" && c.recipe_values != Config{}.recipe_values)
+    throw InputError("recipe_values: is of a recipe; name one with --recipe");
   c.partition = text(partition_rule(c.partition));
   settle_ranks(c);
   if (c.batch_size / std::max<int64_t>(1, c.nodes) < c.accumulation) {

@@ -37,7 +37,7 @@ bool FolderLock::try_take(const std::string& folder) {
     made_.push_back(p.string());
   while (true) {
     make_directories(folder);
-    int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    int file = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
     if (file < 0) {
       throw InputError(
           fmt::format("{}: cannot create: {}; change its permissions or choose another place",

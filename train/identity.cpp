@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "tensor/check.h"
@@ -47,14 +46,15 @@ void save_identity(const std::string& run, const Identity& identity) {
 
 Identity load_identity(const std::string& run) {
   const std::string path = run + kFile;
-  if (!std::filesystem::exists(path)) return {};
+  if (!path_exists(path)) return {};
   const auto json = nlohmann::json::parse(read_file(path), nullptr, /*allow_exceptions=*/false);
   Identity identity;
+  bool whole = json.is_object() && !json.empty();
   for (const auto& [name, value] : json.items()) {
-    if (!json.is_object() || !value.is_string())
-      throw InputError(path + ": damaged; take it from another copy, or remove it");
-    identity[name] = value;
+    whole = whole && value.is_string();
+    if (whole) identity[name] = value;
   }
+  if (!whole) throw InputError(path + ": damaged; take it from another copy, or remove it");
   return identity;
 }
 

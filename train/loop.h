@@ -45,6 +45,7 @@ class Trainer {
   Batch batch_of(int64_t number) const;
   Launched launch(int64_t number);
   void finish(size_t keep);
+  [[noreturn]] void diverge(const char* what, int64_t step, double value);
   std::vector<double> agree(std::vector<double> losses);
   std::optional<Evaluation> evaluate_now(LogRow& row);
   bool validate(int64_t number);

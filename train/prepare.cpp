@@ -189,13 +189,31 @@ void refuse_other_shards(const std::string& dir) {
   }
 }
 
+// The folder of a run is in use, or will be; the one in which we stand has to stay.
+void refuse_run(const std::string& dir) {
+  for (const char* name : {"config.toml", "checkpoint", ".lock"}) {
+    if (path_exists(dir + "/" + name))
+      throw InputError(fmt::format("out: '{}' holds a run; choose another folder", dir));
+  }
+  for (fs::path here = fs::current_path(); !here.empty(); here = here.parent_path()) {
+    if (here == dir) {
+      throw InputError(fmt::format(
+          "out: '{}' is, or holds, the folder in which this runs; choose one inside it", dir));
+    }
+    if (here == here.parent_path()) break;
+  }
+}
+
 // A folder beside `dir` in which new data grows until it is whole and takes the place of `dir`, in
 // one act. Before that moment nothing of `dir` is touched, after it runs that read the old shards
 // go on reading them.
 class NewData {
  public:
   explicit NewData(const std::string& dir) : dir_(without_links(dir)), part_(dir_ + ".part") {
-    if (path_exists(dir_)) refuse_other_shards(dir_);
+    if (path_exists(dir_)) {
+      refuse_run(dir_);
+      refuse_other_shards(dir_);
+    }
     if (path_exists(part_)) {
       if (const auto rest = rest_of(part_); !rest.empty()) {
         throw InputError(fmt::format(

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_path(const std::string& name) {
-  return name == "data" || name == "out" || name == "init_from";
+  return name == "data" || name == "out" || name == "init_from" || name == "edges";
 }
 bool is_table(const std::string& name) {
   return name == "optimizer" || name == "auxiliary" || name == "strategy";
@@ -68,7 +68,8 @@ struct Reader {
       const bool names_owner = is_table(owner) && name == "name";
       if (!owner.empty()) name = names_owner ? owner : owner + "." + name;
       if (name == "lr") name = "optimizer.lr";
-      if (const toml::table* inner = node.as_table()) {
+      const toml::table* inner = node.as_table();
+      if (inner && owner.empty()) {
         read(*inner, name);
         continue;
       }

@@ -117,6 +117,9 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
 
 // The step of the checkpoint to go on from, or -1: none.
 int64_t Trainer::prepare_folder(bool resume, std::optional<int64_t> from) {
+  std::error_code none_there;
+  if (std::filesystem::equivalent(config_.out, config_.data, none_there))
+    throw InputError(fmt::format("out: '{}' holds the data; name another folder", config_.out));
   lock_.take(config_.out);
   bool there = has_checkpoint(config_.out);
   identity_ = identity_of(replica_.model.gpt.config(), data_);
@@ -148,7 +151,7 @@ void Trainer::tell_changes(const Config& began, int64_t step) {
   double before = rate(began, std::min(step + 1, began.steps)), after = rate(config_, step + 1);
   bool jumps = std::abs(after - before) > 0.01 * std::max(after, before);
   if (jumps && step < config_.steps)
-    changed_ += fmt::format("rate    {:.3g} at step {}; as the run began it would be {:.3g}\n",
+    changed_ += fmt::format("rate    {:.3g} at step {}; as it went before it would be {:.3g}\n",
                             after, step + 1, before);
 }
 
@@ -249,6 +252,13 @@ std::vector<double> Trainer::agree(std::vector<double> losses) {
   return losses;
 }
 
+void Trainer::diverge(const char* what, int64_t step, double value) {
+  diverged_ = true;
+  throw Error(fmt::format(
+      "step {}: the {} is {}; lower the learning rate; the checkpoints of earlier steps are intact",
+      step, what, std::fabs(value)));  // no "-nan"
+}
+
 // Reads the numbers of the steps under way, all but the last `keep`.
 void Trainer::finish(size_t keep) {
   std::vector<LogRow> rows;
@@ -272,10 +282,7 @@ void Trainer::finish(size_t keep) {
     if (!std::isfinite(row.train_loss)) {
       diverged_ = true;
       if (std::isfinite(own[i])) replica_.update.require_finite(squares[i]);
-      throw Error(fmt::format(
-          "step {}: the loss is {}; lower the learning rate; the checkpoints of earlier steps are "
-          "intact",
-          row.step, row.train_loss));
+      diverge("loss", row.step, row.train_loss);
     }
     row.grad_norm = std::sqrt(squares[i]);
     row.step_ms = ms;
@@ -338,6 +345,7 @@ bool Trainer::validate(int64_t number) {
   std::optional<Evaluation> e = evaluate_now(row);
   asked_at_ = seconds_since_start();
   if (!e) return false;
+  if (!std::isfinite(e->loss)) diverge("validation loss", number, e->loss);
   std::string bits =
       row.bits_per_byte ? fmt::format(", {:.4f} bits per byte", *row.bits_per_byte) : "";
   std::string apart = row.consensus ? fmt::format(", nodes {:.2e} apart", *row.consensus) : "";
@@ -417,7 +425,7 @@ void Trainer::stopped_after(int64_t number) {
   if (speaks()) progress_->finish();
   say(fmt::format("stopped after step {}{}{}; the checkpoint is written, --resume goes on", number,
                   number == config_.steps ? ", before the end of the last validation" : "",
-                  by_signal_ ? "" : ", for its time is over (max_minutes)"));
+                  by_signal_ ? "" : ", its time is up (max_minutes)"));
 }
 
 TrainSummary Trainer::run() {

@@ -101,6 +101,15 @@ TEST_CASE("launch: signals reach the ranks, which take the time they need to sav
   }
 }
 
+TEST_CASE("launch: Ctrl-C counts also where a script started it in the background") {
+  auto before = signal(SIGINT, SIG_IGN);  // as a shell does with `&`
+  Launcher launcher(0.1);
+  signal(SIGINT, before);
+  kill(launcher.pid, SIGINT);
+  for (int rank : {0, 1}) launcher.wait_for("stops", rank);
+  CHECK(launcher.wait() == 130);
+}
+
 TEST_CASE("launch: a second Ctrl-C ends the ranks at once") {
   Launcher launcher(60);
   kill(launcher.pid, SIGINT);

@@ -28,13 +28,6 @@ nlohmann::json read_by_python(const std::string& path) {
   return nlohmann::json::parse(read_file(json));
 }
 
-// While it lives, commands start in this folder.
-struct WorkingDirectory {
-  explicit WorkingDirectory(const std::string& folder) { fs::current_path(folder); }
-  ~WorkingDirectory() { fs::current_path(before); }
-  const fs::path before = fs::current_path();
-};
-
 }  // namespace
 
 TEST_CASE("config.toml is TOML to others, whatever a folder is called") {

@@ -262,3 +262,61 @@ TEST_CASE("sample without a prompt begins with what the alphabet has") {
   CHECK(text[0] == 'b');
   CHECK(output_of({"sample", finished().run, "--tokens", "0"}) == "\n\n");
 }
+
+TEST_CASE("folders of runs and of data stay apart") {
+  Damaged d;
+  const Finished& f = finished();
+  const std::string before = read_file(d.run + "/tokenizer.json");
+  check_refused({"data", "prepare", f / "text.txt", "--tokenizer", "char", "--out", d.run},
+                {"out: '", "holds a run"});
+  CHECK(read_file(d.run + "/tokenizer.json") == before);
+  check_refused(with(f.train("none", {"--steps", "1"}), "--out", f.data), {"holds the data"});
+  CHECK(!path_exists(f.data + "/.lock"));
+  // its place would be taken from under everybody who stands in it
+  WorkingDirectory here(d.data);
+  check_refused({"data", "prepare", f / "text.txt", "--out", "."},
+                {"the folder in which this runs"});
+  output_of({"data", "info", "."});
+}
+
+TEST_CASE("a run whose last validation is no number has diverged") {
+  const Finished& f = finished();
+  Words blown = f.train("blown") + Words{"--optimizer.lr=1000",
+                                         "--optimizer.weight_decay=200",
+                                         "--steps=3",
+                                         "--optimizer=sgd",
+                                         "--schedule=constant",
+                                         "--warmup=0",
+                                         "--clip=0"};
+  check_fails(run_command(blown), "the validation loss is");
+  check_fails(run_command(blown + Words{"--resume"}), "the validation loss is");
+}
+
+TEST_CASE("an identity that says nothing is damaged; a lock is no link") {
+  Damaged d;
+  for (const char* text : {"null", "[]", "{}", "{\"data\": 1}", "x"}) {
+    CAPTURE(std::string(text));
+    put_bytes(d.run + "/identity.json", text);
+    check_refused({"eval", d.run}, {"identity.json: damaged"});
+    check_refused(d.resume(), {"identity.json: damaged"});
+  }
+  std::filesystem::remove(d.run + "/identity.json");
+  put_bytes(d.folder / "precious", "precious");
+  std::filesystem::create_symlink(d.folder / "precious", d.run + "/.lock");
+  check_refused(d.resume(), {".lock: cannot create"});
+  CHECK(read_file(d.folder / "precious") == "precious");
+}
+
+TEST_CASE("a configuration whose tables stand inside each other without an end is one line") {
+  const Finished& f = finished();
+  std::string deep = "a";
+  for (int i = 0; i < 20000; i++) deep += ".a";
+  for (const std::string& text :
+       {deep + " = 1\n", "[" + deep + "]\n", std::string("[a.b]\nc = 1\n")}) {
+    put_bytes(f / "deep.toml", text);
+    Outcome outcome = run_command({"train", "--config", f / "deep.toml"});
+    CHECK(outcome.signal == 0);
+    CHECK(outcome.code == 2);
+    CHECK(contains(outcome.err, "deep.toml:1:"));
+  }
+}

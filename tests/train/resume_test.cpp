@@ -309,7 +309,7 @@ TEST_CASE("what goes on in another way than it began is said in a line") {
                  "wsd"));
   other = output_of(resumed("heated", {"--steps", "14"}));
   CHECK(contains(other, "changed steps 6 -> 14\n"));
-  CHECK(contains(other, "rate    0.01 at step 7; as the run began it would be 0.001\n"));
+  CHECK(contains(other, "rate    0.01 at step 7; as it went before it would be 0.001\n"));
 }
 
 TEST_CASE("--max-minutes saves and stops in time, and --resume goes on") {

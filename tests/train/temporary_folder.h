@@ -70,6 +70,13 @@ class FileLimit {
   void (*before_)(int);
 };
 
+// While it lives, commands start in this folder.
+struct WorkingDirectory {
+  explicit WorkingDirectory(const std::string& folder) { std::filesystem::current_path(folder); }
+  ~WorkingDirectory() { std::filesystem::current_path(before); }
+  const std::filesystem::path before = std::filesystem::current_path();
+};
+
 // The message of the InputError that `call` throws; "" when it throws nothing. Any other exception
 // passes through and fails the test.
 template <class Call>
