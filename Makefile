@@ -37,10 +37,11 @@ train: build $(DATA)/data.json
 	@echo
 	build/murmur sample $(RUN) --prompt "$(PROMPT)" --tokens 500 --temperature 0.6
 
-# DeMuon's experiment (docs/decentralised.md): every method tuned over as many rates.
+# DeMuon's experiment (docs/decentralised.md): every method tuned over as many rates, with one warm-up for all
+# but those whose rules have none.
 METHODS = demuon:lr=0.02|0.04|0.08|0.16, denormuon:lr=0.01|0.02|0.04|0.08, dadamw:lr=0.002|0.004|0.008|0.016, \
-          gt_nsgdm:lr=0.25|0.5|1|2, dsgt:warmup=0;lr=0.25|0.5|1|2, dsgd:lr=0.25|0.5|1|2, dsgd_clip:lr=1|2|4|8, \
-          sen:warmup=0;lr=16|32|64|128, qg_dsgdm:lr=0.125|0.25|0.5|1, qg_dsgdm:strategy.momentum=0.5;lr=0.25|0.5|1|2, \
+          gt_nsgdm:lr=0.25|0.5|1|2, dsgt:warmup=0;lr=0.0625|0.125|0.25|0.5, dsgd:lr=0.25|0.5|1|2, dsgd_clip:lr=1|2|4|8, \
+          sen:warmup=0;lr=2|4|8|16, qg_dsgdm:lr=0.125|0.25|0.5|1, qg_dsgdm:strategy.momentum=0.5;lr=0.25|0.5|1|2, \
           demuon:strategy=all_reduce;momentum=0.8;auxiliary.momentum=0.8;lr=0.02|0.04|0.08|0.16
 SMALL = --seeds 3 --n-layer 2 --n-head 2 --n-embd 32 --block-size 32 --batch-size 16 --steps 400 --warmup 40
 LARGE = --seeds 5 --preset nano --batch-size 64 --steps 4000 --warmup 400
