@@ -182,6 +182,9 @@ class Children {
   std::vector<pid_t> pids_;  // by rank; 0: has ended
 };
 
+pid_t mpirun_pid = 0;
+volatile sig_atomic_t interrupts = 0, stops = false;
+
 // What ranks and mpirun write to stderr, passed on line by line. mpirun frames its own messages
 // with lines of dashes. Those about the end of a rank are left out: the rank has said why, or this
 // program will. Lost connections wait for the end: after a rank was killed they tell nothing new.
@@ -208,6 +211,8 @@ class Stderr {
 
   void line(const std::string& line) {
     if (line.starts_with("mpirun: Forwarding signal")) return;
+    // Nobody asked for that: mpirun ends the others after a rank was killed.
+    if (!stops && line.starts_with("murmur: stopping,")) return;
     static const std::regex repeated(
         "more process.* sent help message|base_help_aggregate|PMIX ERROR: BAD-PARAM");
     static const std::regex ended("^murmur: ended with (\\d+)\\s*$");
@@ -250,9 +255,6 @@ class Stderr {
   std::set<std::string> said_;  // complaints, without who said it
   std::set<int> codes_;         // with which ranks ended, where they tell (kTellsLauncher)
 };
-
-pid_t mpirun_pid = 0;
-volatile sig_atomic_t interrupts = 0, stops = false;
 
 void tell_mpirun(int signal) {
   bool save = signal == SIGUSR1;
