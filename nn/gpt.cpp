@@ -115,7 +115,7 @@ Var Gpt::hidden(const Tensor& tokens) const {
 Var Gpt::loss(const Tensor& tokens, const Tensor& targets) const {
   parameters_.enter(0);
   Var h = hidden(tokens);
-  Var loss = head_cross_entropy(h, head().var, to(h.value().device(), targets), this->tokens());
+  Var loss = head_cross_entropy(h, head().var, to(h.value().device(), targets), vocabulary());
   parameters_.leave(0);
   return loss;
 }

@@ -43,7 +43,7 @@ class Gpt {
   Var logits(const Tensor& tokens) const;                       // (B, T, V), with padding
 
   const GptConfig& config() const { return config_; }
-  int64_t tokens() const {  // the model knows, without padding
+  int64_t vocabulary() const {  // tokens the model knows, without padding
     return config_.true_vocab_size ? config_.true_vocab_size : config_.vocab_size;
   }
   // Multiply-adds of one training token, forward and backward, counted as two operations each:

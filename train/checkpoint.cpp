@@ -156,7 +156,7 @@ std::string others_than(const std::string& run_dir, int64_t step) {
   for (auto other = steps.rbegin(); other != steps.rend(); other++) {
     if (*other != step) others += (others.empty() ? "" : " or ") + checkpoint_name(*other);
   }
-  return others.empty() ? "" : others + " (sample, eval: --step)";
+  return others.empty() ? "" : others + " (sample, eval, export: --step)";
 }
 
 // open(path, step) of a checkpoint; damage names the others.

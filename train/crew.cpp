@@ -2,7 +2,6 @@
 #include "train/crew.h"
 
 #include <fmt/format.h>
-#include <omp.h>
 
 #include <exception>
 
@@ -10,6 +9,7 @@
 #include "dist/transport.h"
 #include "train/interrupt.h"
 #include "train/same_settings.h"
+#include "train/threads.h"
 
 namespace murmur {
 namespace {
@@ -70,7 +70,7 @@ TrainSummary train_here(const Config& config, const Watch& watch) {
 int with_crew(const Config& config, const std::function<int(const TrainRun&, int ranks)>& lead) {
   refuse_copies(config.transport);
   if (!are_processes(config.transport)) return lead(train_here, 0);
-  if (config.threads > 0) omp_set_num_threads(int(config.threads));
+  use_threads(config.threads);
   catch_interrupts();
   int code = 0;
   std::exception_ptr problem;

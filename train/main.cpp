@@ -270,7 +270,7 @@ void run_eval(const std::string& folder, std::optional<int64_t> step, std::optio
               const std::string& data_folder, bool json) {
   Run run = open_run(folder, step, node);
   Dataset data(data_folder.empty() ? run.config.data : data_folder);
-  int64_t vocabulary = run.model->gpt.tokens();
+  int64_t vocabulary = run.model->gpt.vocabulary();
   if (data.vocab_size() > vocabulary) {
     throw InputError(fmt::format(
         "data: '{}' has {} different tokens, the model of '{}' knows {}; name the data it was "

@@ -168,7 +168,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
   std::vector<NamedTensor> state = named(collect(c, pieces));
   CheckpointState rest;
   rest.counters = counters;
-  rest.counters["vocabulary"] = replica.model.gpt.tokens();
+  rest.counters["vocabulary"] = replica.model.gpt.vocabulary();
   rest.text["revision"] = revision();
   rest.text[kGraph] = graph_text(strategy);
   replica.with_weights_to_use([&] {

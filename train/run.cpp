@@ -133,7 +133,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
     weights.push_back({p.name, run.model->parameters.value(p)});
   make_directories(out);
   CheckpointState state;
-  state.counters["vocabulary"] = run.model->gpt.tokens();
+  state.counters["vocabulary"] = run.model->gpt.vocabulary();
   state.text["exported_from"] = folder;
   state.text["weights"] = node ? fmt::format("of node {}", *node) : "to use; the mean of all nodes";
   save_checkpoint(out, run.step, weights, {}, state);

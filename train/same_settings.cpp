@@ -68,8 +68,8 @@ std::vector<Assignment> all_settings(const Config& config) {
   return all;
 }
 
-std::vector<Assignment> told(const Config& config, const Dataset& data, bool resume,
-                             std::optional<int64_t> from) {
+std::vector<Assignment> shared_settings(const Config& config, const Dataset& data, bool resume,
+                                        std::optional<int64_t> from) {
   std::vector<Assignment> all;
   for_each_setting(config, [&](const std::string& name, const Option& option) {
     if (!kPerRank.contains(name)) all.push_back({name, option_text(option)});

@@ -16,8 +16,8 @@ std::vector<Assignment> all_settings(const Config& config);
 
 // What must be the same on all ranks: all settings but paths, threads and how often is printed, the
 // data by what it holds, the program's revision, and how the run is gone on with.
-std::vector<Assignment> told(const Config& config, const Dataset& data, bool resume,
-                             std::optional<int64_t> from);
+std::vector<Assignment> shared_settings(const Config& config, const Dataset& data, bool resume,
+                                        std::optional<int64_t> from);
 
 // InputError, on every rank: what some were told otherwise, and who.
 void require_same_settings(Communicator& c, const std::vector<Assignment>& own);

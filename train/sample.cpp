@@ -41,7 +41,7 @@ void sample(const Gpt& model, std::vector<int32_t> context, const SampleOptions&
     std::copy(context.end() - seen, context.end(), tokens.data<int32_t>());
     Tensor logits = model.logits(tokens).value();  // (1, T, V)
     std::vector<double> last = to_vector(logits.view({seen, logits.cols()}).slice(seen - 1, seen));
-    last.resize(size_t(model.tokens()));  // without padding
+    last.resize(size_t(model.vocabulary()));  // without padding
     bool finite = std::all_of(last.begin(), last.end(), [](double x) { return std::isfinite(x); });
     check(finite,
           "sample: the model's logits are not finite: its weights have diverged; take an earlier "

@@ -65,7 +65,7 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
       watch_(std::move(watch)),
       data_(config.data),
       partition_(partition_of(config, data_, c.nodes())),
-      strategy_(joined(config, c, told(config, data_, resume, from))),
+      strategy_(joined(config, c, shared_settings(config, data_, resume, from))),
       replica_(settings_of(config, data_.vocab_size()), c, *strategy_),
       position_(config.batch_size, config.block_size, c.nodes(), partition_.has_value()),
       schedule_(make_schedule(config)),
@@ -108,7 +108,8 @@ Trainer::Trainer(const Config& config, Communicator& c, bool resume, std::option
   asked_at_ = seconds_since_start();
   if (!leads()) return;
   if (std::optional<BestCheckpoint> best = best_checkpoint(config_.out)) best_loss_ = best->loss;
-  write_file_durably(config_.out + "/config.toml", to_toml(config_, config_.out));
+  if (!there || start_ < config_.steps)  // a run that is done keeps what it was made with
+    write_file_durably(config_.out + "/config.toml", to_toml(config_, config_.out));
   save_identity(config_.out, identity_);
   if (!data_.tokenizer_path().empty()) {
     write_file_durably(config_.out + "/tokenizer.json", read_file(data_.tokenizer_path()));

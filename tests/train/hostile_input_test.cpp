@@ -292,6 +292,13 @@ TEST_CASE("a run whose last validation is no number has diverged") {
   check_fails(run_command(blown + Words{"--resume"}), "the validation loss is");
 }
 
+TEST_CASE("a resume that takes no step leaves the settings of the run as they are") {
+  Damaged d;
+  const std::string before = read_file(d.run + "/config.toml");
+  output_of({"train", "--data", d.data, "--out", d.run, "--resume", "--seed", "9"});
+  CHECK(read_file(d.run + "/config.toml") == before);
+}
+
 TEST_CASE("an identity that says nothing is damaged; a lock is no link") {
   Damaged d;
   for (const char* text : {"null", "[]", "{}", "{\"data\": 1}", "x"}) {

@@ -54,7 +54,7 @@ TEST_CASE("ranks may have their own paths and threads, but not other tokens") {
                     other = prepared("c", text.substr(1) + "x");
   auto rank = [&](std::vector<Assignment> settings, const std::string& data) {
     settings.push_back({"data", data});
-    return told(make_config(settings), Dataset(data), false, {});
+    return shared_settings(make_config(settings), Dataset(data), false, {});
   };
   CHECK(refusal({rank({}, a), rank({{"threads", "3"}, {"out", "x"}, {"log_every", "7"}}, b)}) ==
         "");
@@ -63,7 +63,7 @@ TEST_CASE("ranks may have their own paths and threads, but not other tokens") {
            {"seed", "2"}, {"optimizer.lr", "0.5"}, {"auxiliary.beta1", "0.5"}, {"n_head", "2"}}) {
     CHECK(contains(refusal({rank({}, a), rank({a_setting}, a)}), a_setting.name + ": "));
   }
-  CHECK(contains(refusal({told(make_config({}), Dataset(a), true, 3),
-                          told(make_config({}), Dataset(a), true, 4)}),
+  CHECK(contains(refusal({shared_settings(make_config({}), Dataset(a), true, 3),
+                          shared_settings(make_config({}), Dataset(a), true, 4)}),
                  "resume_from: '3' on rank 0, '4' on rank 1"));
 }
