@@ -56,7 +56,7 @@ class Trainer {
   void stopped_after(int64_t number);
   int64_t prepare_folder(bool resume, std::optional<int64_t> from);
   void save(int64_t step);
-  bool out_of_time() const;
+  bool out_of_time();
   void keep_if_best(int64_t step, double loss);
   void tell_changes(const Config& began, int64_t step);
   void print_header() const;
@@ -94,6 +94,7 @@ class Trainer {
   int64_t start_ = 0;                            // steps already done
   int64_t saved_ = -1;                           // the step of the newest checkpoint
   bool stop_ = false, save_ = false;             // one rank at least is to do that
+  bool time_is_up_ = false;                      // max_minutes
   bool by_signal_ = false;                       // why it stops, else for its time
   bool complete_ = false;                        // every step, and the last validation
   int saves_seen_ = 0;                           // of saves_asked()

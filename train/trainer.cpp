@@ -163,10 +163,12 @@ void Trainer::save(int64_t step) {
   reserve_ = std::max(reserve_, seconds_since_start() - begin);
 }
 
-// Is there just enough of it left to save?
-bool Trainer::out_of_time() const {
+// Is there just enough of it left to save? Once it is so it stays so, also where the estimates fall
+// afterwards: a validation may have been broken off for it.
+bool Trainer::out_of_time() {
   double end = seconds_since_start() + reserve_ + longest_wait_;
-  return config_.max_minutes > 0 && end > 60 * config_.max_minutes;
+  time_is_up_ = time_is_up_ || (config_.max_minutes > 0 && end > 60 * config_.max_minutes);
+  return time_is_up_;
 }
 
 void Trainer::print_header() const {
