@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -82,10 +83,22 @@ struct Reader {
   }
 };
 
+// The library builds and frees tables inside tables by recursion, which a key of many parts would
+// make deeper than the stack.
+void check_depth(const std::string& text, const std::string& path) {
+  std::istringstream lines(text);
+  std::string line;
+  for (int number = 1; std::getline(lines, line); number++)
+    if (std::count(line.begin(), line.end(), '.') > 100)
+      throw InputError(fmt::format("{}:{}: more than 100 dots: no key has that many parts", path,
+                                   number));
+}
+
 }  // namespace
 
 std::vector<Assignment> read_toml(const std::string& path) {
   const std::string text = read_file(path, 1 << 20);
+  check_depth(text, path);
   Reader reader{path};
   try {
     reader.read(toml::parse(text), "");
