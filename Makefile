@@ -24,7 +24,7 @@ RUN    ?= runs/$(NAME)
 FLAGS  ?= --arch modern --steps 3600 --auxiliary.lr 0.005 --min-lr 0.02 --eval-every 400
 PROMPT ?= In the beginning
 
-PACKAGES = g++ cmake ninja-build libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev doctest-dev \
+PACKAGES = g++ cmake ninja-build libfmt-dev nlohmann-json3-dev libcli11-dev libtomlplusplus-dev doctest-dev \
            libstb-dev fonts-dejavu-core bible-kjv bible-kjv-text patch
 # Besides, for the tests: MPI, and hosts made of network namespaces.
 TEST_PACKAGES = libopenmpi-dev openmpi-bin iproute2
@@ -76,7 +76,7 @@ TSAN_CASES ?= *
 tsan: setup
 	cmake --preset cpu-tsan
 	cmake --build build-tsan --target test_dist
-	OMP_NUM_THREADS=1 TSAN_OPTIONS=suppressions=tests/dist/tsan.supp build-tsan/test_dist -tc="$(TSAN_CASES)"
+	OMP_NUM_THREADS=1 build-tsan/test_dist -tc="$(TSAN_CASES)"
 
 # Settings: make gpu-check CHECK="--budget 300"      (tests/gpu/check.py --help). No GPU: no failure.
 gpu-check:

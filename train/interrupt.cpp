@@ -1,10 +1,7 @@
-// train/interrupt.cpp - a signal handler that only sets a flag and says so, on a stack of its own.
-//
-// The own stack is not a luxury: inside its matmuls oneDNN points the stack register into the
-// middle of the heap, and a handler on that stack would write over whatever lies before it.
+// train/interrupt.cpp - a signal handler that only sets a flag and says so.
 #include "train/interrupt.h"
 
-#include <signal.h>  // sigaction, sigaltstack
+#include <signal.h>  // sigaction
 #include <unistd.h>  // write, isatty
 
 #include <cerrno>
@@ -19,13 +16,12 @@ namespace {
 
 const auto program_start = std::chrono::steady_clock::now();
 volatile sig_atomic_t caught = 0, asked_to_save = 0;
-alignas(64) char handler_stack[1 << 16];  // a frame with all vector and tile registers is 12 KiB
-std::string_view acknowledgement;         // behind the live line of a terminal
+std::string_view acknowledgement;  // behind the live line of a terminal
 
 void handle(int signal, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
-  action.sa_flags = SA_ONSTACK | SA_RESTART;
+  action.sa_flags = SA_RESTART;
   sigaction(signal, &action, nullptr);
 }
 
@@ -58,10 +54,6 @@ void catch_interrupts() {
   acknowledgement = "\nmurmur: stopping, after a checkpoint; Ctrl-C again ends at once\n";
   if (!isatty(STDERR_FILENO)) acknowledgement.remove_prefix(1);
   if (!speaks()) acknowledgement = {};
-  stack_t own{};
-  own.ss_sp = handler_stack;
-  own.ss_size = sizeof handler_stack;
-  sigaltstack(&own, nullptr);
   for (int signal : {SIGINT, SIGTERM, SIGUSR2}) handle(signal, on_stop);
   if (!ignored(SIGHUP)) handle(SIGHUP, on_stop);
   handle(SIGUSR1, on_save);

@@ -1,18 +1,16 @@
-// tensor/cpu/matmul.cpp - matrix products: oneDNN for fp32, AMX or oneDNN for bf16, plain loops for
-// fp64.
+// tensor/cpu/matmul.cpp - matrix products: gemm.h for fp32 and bf16, plain loops for fp64.
 //
-// A product is cut into blocks of the result by its sizes alone, and each block is one
-// single-threaded call over the whole inner dimension: a library would split a sum by the number of
-// threads that it may use, and add in another order in a block of another size. So 1 and 64 threads
-// give the same bits, and a matrix gives the same alone and in any bank.
-#include <oneapi/dnnl/dnnl.h>
-
+// A product is cut into blocks of the result, each for one thread. Blocks are for speed alone:
+// every sum runs along the whole inner dimension in one order, whatever block it is in. So 1 and 64
+// threads give the same bits, a matrix gives the same alone and in any bank, and so does half of a
+// symmetric result.
+#include <bit>
 #include <type_traits>
 #include <vector>
 
-#include "tensor/cpu/bf16_matmul.h"
 #include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/factor.h"
+#include "tensor/cpu/gemm.h"
 #include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/small_matmul.h"  // transpose_block
@@ -21,7 +19,41 @@
 namespace murmur {
 namespace {
 
-// One operand as the library wants it: element (i, j) of op(x) at data[i * row + j * column].
+// What one task computes: a block of one matrix of the result. Of a symmetric result: columns from
+// the diagonal down.
+struct Block {
+  int64_t row, col, height, width;
+};
+
+constexpr double kBlockFlops = 10e6;  // worth a task of its own
+
+// The right side's part of a block must fit into the second-level cache, and so must sums of a long
+// inner dimension. At least four blocks where there is work for them. Strips of a block have
+// `rows`.
+std::vector<Block> blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bool symmetric,
+                              int64_t rows) {
+  constexpr int64_t kTallest = 768, kPanelWords = 768 * 256;
+  int64_t widest = kPanelWords / std::clamp<int64_t>(k, 192, 768);
+  int64_t down = symmetric ? 1 : (m + kTallest - 1) / kTallest, across = (n + widest - 1) / widest;
+  auto worth_halving = [&] {
+    return batch * down * across < 4 &&
+           2.0 * double(m) * double(n) * double(k) > kBlockFlops * double(2 * down * across);
+  };
+  while (worth_halving()) (m / down > n / across && !symmetric ? down : across) *= 2;
+  auto side = [](int64_t whole, int64_t pieces, int64_t unit) {
+    return ((whole + pieces - 1) / pieces + unit - 1) / unit * unit;
+  };
+  int64_t height = side(m, down, rows), width = side(n, across, 32);
+  std::vector<Block> blocks;
+  for (int64_t col = 0; col < n; col += width) {
+    for (int64_t row = symmetric ? col : 0; row < m; row += symmetric ? m : height)
+      blocks.push_back(
+          {row, col, symmetric ? m - row : std::min(height, m - row), std::min(width, n - col)});
+  }
+  return blocks;
+}
+
+// One operand; element (i, j) of op(x).
 template <class T>
 struct Operand {
   const T* data;
@@ -32,106 +64,24 @@ struct Operand {
   }
 };
 
-// In pieces of the inner dimension: a transposed left side with long rows is packed faster that way
-// (5 to 10% at 1536 x 384 x 3072).
-void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<float> a, Operand<float> b,
-              float beta, float* c, int64_t c_stride) {
-  const int64_t piece = a.transposed ? 512 : k;
-  for (int64_t begin = 0; begin < k; begin += piece) {
-    dnnl_status_t status =
-        dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n,
-                   std::min(piece, k - begin), float(alpha), a.at(0, begin), a.stride,
-                   b.at(begin, 0), b.stride, begin ? 1.f : beta, c, c_stride);
-    check(status == dnnl_success,
-          [&] { return "matmul: oneDNN status " + std::to_string(int(status)); });
-  }
-}
-
-void multiply(int64_t m, int64_t n, int64_t k, double alpha, Operand<double> a, Operand<double> b,
-              float beta, double* c, int64_t c_stride) {
+// Rows of fp64, one at a time.
+template <class F>
+void multiply(int64_t m, int64_t n, int64_t k, Operand<double> a, Operand<double> b,
+              const F& finish) {
+  std::vector<double> sums(static_cast<size_t>(n));
   for (int64_t i = 0; i < m; i++) {
-    double* row = c + i * c_stride;
-    for (int64_t j = 0; j < n; j++) row[j] = beta == 0 ? 0 : row[j];
+    std::fill(sums.begin(), sums.end(), 0.0);
     for (int64_t p = 0; p < k; p++) {
-      double x = alpha * *a.at(i, p);
-      for (int64_t j = 0; j < n; j++) row[j] += x * *b.at(p, j);
+      double x = *a.at(i, p);
+      for (int64_t j = 0; j < n; j++) sums[size_t(j)] += x * *b.at(p, j);
     }
+    finish(i, 1, sums.data(), n);
   }
-}
-
-// What one task computes: a block of one matrix of the result.
-struct Block {
-  int64_t row, col, height, width;
-  bool on_diagonal = false;  // of a symmetric result: entries above the diagonal are not needed
-};
-
-// Blocks of at most rows x cols. Of a symmetric result those above the diagonal are left out.
-std::vector<Block> cut(int64_t m, int64_t n, int64_t rows, int64_t cols, bool symmetric) {
-  std::vector<Block> blocks;
-  for (int64_t row = 0; row < m; row += rows) {
-    for (int64_t col = 0; col < (symmetric ? row + 1 : n); col += cols)
-      blocks.push_back(
-          {row, col, std::min(rows, m - row), std::min(cols, n - col), symmetric && row == col});
-  }
-  return blocks;
-}
-
-// A side in `count` pieces of whole vectors.
-int64_t piece_of(int64_t side, int64_t count) {
-  return ((side + count - 1) / count + 15) / 16 * 16;
-}
-
-constexpr double kBlockFlops = 10e6;  // worth a task of its own
-
-// Few and large: each block packs its operands anew, so halving its sides doubles that work. About
-// 384 x 384 a block, but at least four where there is work for them (docs/results.md has the
-// table). How many matrices there are is not asked: blocks would depend on it.
-std::vector<Block> blocks_for(int64_t m, int64_t n, int64_t k, bool symmetric) {
-  constexpr double kArea = 384.0 * 384.0;
-  double by_area = double(m) * double(n) / kArea,
-         by_work = 2.0 * double(m) * double(n) * double(k) / kBlockFlops;
-  double wanted = std::clamp(std::max(by_area, std::min(4.0, by_work)), 1.0, 64.0);
-  int64_t down = 1, across = 1;
-  while (double(down * across) < wanted) {
-    bool halve_rows = m / down >= n / across;
-    if ((halve_rows ? m / down : n / across) < 96) break;
-    (halve_rows ? down : across) *= 2;
-  }
-  if (symmetric) down = across = std::max(down, across);
-  return cut(m, n, piece_of(m, down), piece_of(n, across), symmetric);
-}
-
-// amx_product packs the right side in every task. That pays where half of the result is spared, and
-// where it has many rows: a thousand, or as many as the inner dimension is long.
-Bf16Multiply bf16_product_for(int64_t m, int64_t k, bool symmetric) {
-  if (forced_bf16_product()) return forced_bf16_product();
-  bool pays = symmetric || m >= std::min<int64_t>(k, 1024);
-  if (amx_available() && pays) return amx_product;
-  return onednn_has_bf16() ? onednn_product : fp32_product;
-}
-
-// For amx_product, which keeps the right side's block in the second-level cache and sees the left
-// side once: all rows by 384 columns, or by 768 where the right side is small. With a long inner
-// dimension the sums must stay in that cache too: no more than 768 rows then.
-std::vector<Block> amx_blocks_for(int64_t m, int64_t n, int64_t k, bool symmetric) {
-  int64_t widest = k <= 768 && n <= 768 ? 768 : 384, tallest = k <= 1024 ? m : 768;
-  int64_t down = (m + tallest - 1) / tallest, across = (n + widest - 1) / widest;
-  auto worth_halving = [&] {
-    return down * across < 4 &&
-           2.0 * double(m) * double(n) * double(k) > kBlockFlops * double(2 * down * across);
-  };
-  while (worth_halving()) (m / down > n / across ? down : across) *= 2;
-  if (!symmetric) return cut(m, n, piece_of(m, down), piece_of(n, across), false);
-  std::vector<Block> columns;
-  int64_t width = piece_of(n, across);
-  for (int64_t at = 0; at < n; at += width)
-    columns.push_back({at, at, m - at, std::min(width, n - at), true});
-  return columns;
 }
 
 template <class Out>
 Out* place(const Tensor& x, int64_t row, int64_t col) {
-  return x.data<Out>() + row * x.row_stride() + col;
+  return x ? x.data<Out>() + row * x.row_stride() + col : nullptr;
 }
 
 // The bias of a block's columns; empty where there is none.
@@ -146,39 +96,18 @@ std::vector<C> bias_of(const MatmulForm& form, const Block& block) {
   return bias;
 }
 
-// A block of c <- alpha a b (+ c) + beta plus + bias, added up in place. `top`: the first row of
-// c's matrix.
-template <class T>
-void compute_block(const MatmulForm& form, double alpha, int64_t k, Operand<T> a, Operand<T> b,
-                   Into c, int64_t top, const Block& block) {
-  T* out = place<T>(c.tensor, top + block.row, block.col);
-  int64_t stride = c.tensor.row_stride();
-  bool add = c.accumulate || form.plus || k == 0;
-  for (int64_t i = 0; i < block.height && add; i++) {
-    T* line = out + i * stride;
-    if (!c.accumulate) std::fill(line, line + block.width, T(0));
-    if (!form.plus) continue;
-    const T *plus = place<T>(form.plus, top + block.row + i, block.col), beta = T(form.beta);
-    for (int64_t j = 0; j < block.width; j++) line[j] += beta * plus[j];
-  }
-  if (k > 0) multiply(block.height, block.width, k, alpha, a, b, add ? 1.f : 0.f, out, stride);
-  std::vector<T> bias = bias_of<T>(form, block);
-  for (int64_t i = 0; i < block.height && form.bias; i++) {
-    for (int64_t j = 0; j < block.width; j++) out[i * stride + j] += bias[size_t(j)];
-  }
-}
-
-// One row of the same for bf16: added in fp32 and rounded once. Pointers that are null add nothing.
-template <class Out>
-void round_row(int64_t n, float alpha, float* sums, bool accumulate, float beta, const Out* plus,
-               const float* bias, Out* out) {
+// out <- alpha sums (+ out) + bias + beta plus, rounded once. Pointers that are null add nothing.
+// sums may be out.
+template <class C, class Out>
+void finish_row(int64_t n, C alpha, C* sums, bool accumulate, const C* bias, C beta,
+                const Out* plus, Out* out) {
   auto each = [n](auto f) {
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) f(j);
   };
-  float rest = alpha;  // what the sums are still to be multiplied by
+  C rest = alpha;  // what the sums are still to be multiplied by
   if (accumulate) {
-    each([=](int64_t j) { sums[j] = alpha * sums[j] + float(out[j]); });
+    each([=](int64_t j) { sums[j] = alpha * sums[j] + C(out[j]); });
     rest = 1;
   }
   if (bias) {
@@ -186,44 +115,60 @@ void round_row(int64_t n, float alpha, float* sums, bool accumulate, float beta,
     rest = 1;
   }
   if (plus)
-    each([=](int64_t j) { out[j] = Out(rest * sums[j] + beta * float(plus[j])); });
-  else
+    each([=](int64_t j) { out[j] = Out(rest * sums[j] + beta * C(plus[j])); });
+  else if (rest != 1 || static_cast<void*>(sums) != out)
     each([=](int64_t j) { out[j] = Out(rest * sums[j]); });
 }
 
-template <class Out>
-void compute_block(Bf16Multiply product, const MatmulForm& form, double alpha, int64_t k,
-                   Operand<bf16> a, Operand<bf16> b, Into c, int64_t top, const Block& block) {
-  std::vector<float> bias = bias_of<float>(form, block);
-  auto finish = [&](int64_t row, int64_t height, float* sums, int64_t stride) {
+// A block of c <- alpha a b (+ c) + bias + beta plus and what follows, row by row while it is in
+// the first-level cache. `top`: the first row of c's matrix.
+template <class In, class Out>
+void compute_block(const GemmProduct& product, const MatmulForm& form, double alpha, int64_t k,
+                   Operand<In> a, Operand<In> b, Into c, bool symmetric, int64_t top,
+                   const Block& block) {
+  using C = Compute<In>;
+  // Sums of fp32 are added up where they belong, unless c must not be multiplied with them.
+  const bool in_place = std::is_same_v<Out, float> && (!c.accumulate || alpha == 1) && k > 0;
+  std::vector<C> bias = bias_of<C>(form, block);
+  auto finish = [&](int64_t row, int64_t height, C* sums, int64_t stride) {
     for (int64_t i = row; i < row + height; i++, sums += stride) {
-      int64_t wanted = block.on_diagonal ? std::min(block.width, i / 32 * 32 + 32) : block.width;
+      int64_t n = symmetric ? std::min(block.width, i + 1) : block.width;
       auto line = [&](const Tensor& x) { return place<Out>(x, top + block.row + i, block.col); };
-      round_row(wanted, float(alpha), sums, c.accumulate, float(form.beta),
-                form.plus ? line(form.plus) : nullptr, form.bias ? bias.data() : nullptr,
-                line(c.tensor));
+      Out* out = line(c.tensor);
+      finish_row(n, C(alpha), sums, c.accumulate && !in_place, form.bias ? bias.data() : nullptr,
+                 C(form.beta), line(form.plus), out);
+      if (form.activated) map_row(form.op, n, out, line(form.activated));
+      if (form.slope_at) slope_row(form.op, n, line(form.slope_at), out);
     }
   };
-  if (k == 0) {
-    Tensor zeros = Tensor::zeros({block.height, block.width});
-    return finish(0, block.height, zeros.data<float>(), block.width);
-  }
-  product({block.height,
-           block.width,
-           k,
-           {a.data, a.stride, !a.transposed},
-           {b.data, b.stride, b.transposed},
-           block.on_diagonal,
-           finish});
-}
-
-// Activation, row by row, on a block that is still in the cache.
-template <class Out>
-void activate(const MatmulForm& form, const Tensor& c, int64_t top, const Block& block) {
-  for (int64_t i = top + block.row; i < top + block.row + block.height; i++) {
-    auto line = [&](const Tensor& x) { return place<Out>(x, i, block.col); };
-    if (form.activated) map_row(form.op, block.width, line(c), line(form.activated));
-    if (form.slope_at) slope_row(form.op, block.width, line(form.slope_at), line(c));
+  if constexpr (std::is_same_v<In, double>) {
+    multiply(block.height, block.width, k, a, b, finish);
+  } else if (k == 0) {
+    std::vector<float> zeros(static_cast<size_t>(block.width));
+    for (int64_t i = 0; i < block.height; i++) {
+      finish(i, 1, zeros.data(), 0);
+      std::fill(zeros.begin(), zeros.end(), 0.f);
+    }
+  } else {
+    constexpr bool kBf16 = std::is_same_v<In, bf16>;
+    GemmBlock p{block.height,
+                block.width,
+                k,
+                {a.data, a.stride, !a.transposed, kBf16},
+                {b.data, b.stride, b.transposed, kBf16},
+                symmetric};
+    if constexpr (std::is_same_v<Out, float>) {
+      p.sums = in_place ? place<float>(c.tensor, top + block.row, block.col) : nullptr;
+      p.stride = c.tensor.row_stride();
+      p.accumulate = c.accumulate;
+    }
+    p.context = &finish;
+    p.finish = [](void* context, int64_t row, int64_t height, float* sums, int64_t stride) {
+      (*static_cast<decltype(finish)*>(context))(row, height, sums, stride);
+    };
+    // Few sizes, that all find each other's memory again.
+    Tensor scratch({int64_t(std::bit_ceil(uint64_t(product.scratch_size(p))))});
+    product.multiply(p, scratch.data<float>());
   }
 }
 
@@ -257,7 +202,8 @@ void mirror(const Tensor& c, int64_t top, const Block& block) {
 }
 
 template <class In, class Out>
-void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
+void matmul_typed(const CpuEngine& e, const Tensor& a, const Tensor& b, Into c,
+                  const MatmulForm& form) {
   bool batched = a.shape().rank() == 3 && b.shape().rank() == 3;
   int64_t batch = batched ? a.shape()[0] : 1;
   bool own_alphas = form.alpha.by && form.alpha.by.numel() == batch;
@@ -274,45 +220,42 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
     return "matmul: bias " + text(form.bias) + " for " + std::to_string(n) + " columns";
   });
   bool symmetric = form.symmetric && m == n && !form.bias && !form.activated && !form.slope_at;
-  constexpr bool kRounded = std::is_same_v<In, bf16>;
-  Bf16Multiply product = bf16_product_for(m, k, symmetric);
-  std::vector<Block> blocks = kRounded && product == amx_product
-                                  ? amx_blocks_for(m, n, k, symmetric)
-                                  : blocks_for(m, n, k, symmetric);
-  int64_t per_matrix = int64_t(blocks.size());
-  parallel_tasks(batch * per_matrix, [&](int64_t task) {
-    OneThread of_library;
-    int64_t matrix = task / per_matrix, top = matrix * m;
-    const Block& block = blocks[size_t(task % per_matrix)];
+  const GemmKernel& kernel = gemm_kernel();
+  const GemmProduct& product = std::is_same_v<In, bf16> ? kernel.bf16 : kernel.fp32;
+  std::vector<Block> blocks = blocks_for(batch, m, n, k, symmetric, product.rows);
+  int64_t per_matrix = int64_t(blocks.size()), with_sums = form.sums ? 1 : 0;
+  parallel_tasks(with_sums + batch * per_matrix, [&](int64_t task) {
+    if (task < with_sums) {
+      Tensor sums = form.sums;
+      return e.sum_rows(a, {sums, form.add_to_sums});
+    }
+    int64_t matrix = (task - with_sums) / per_matrix, top = matrix * m;
+    const Block& block = blocks[size_t((task - with_sums) % per_matrix)];
     Operand<In> left{a.data<In>() + matrix * a_rows * a.row_stride(), a.row_stride(),
                      form.transpose_a};
     Operand<In> right{b.data<In>() + matrix * b_rows * b.row_stride(), b.row_stride(),
                       form.transpose_b};
     left.data = left.at(block.row, 0);
     right.data = right.at(0, block.col);
-    double alpha = value_of(form.alpha, own_alphas ? matrix : 0);
-    if constexpr (kRounded)
-      compute_block<Out>(product, form, alpha, k, left, right, c, top, block);
-    else
-      compute_block(form, alpha, k, left, right, c, top, block);
-    activate<Out>(form, c.tensor, top, block);
+    compute_block<In, Out>(product, form, value_of(form.alpha, own_alphas ? matrix : 0), k, left,
+                           right, c, symmetric, top, block);
     if (symmetric) mirror<Out>(c.tensor, top, block);
   });
 }
 
 }  // namespace
 
-bool CpuEngine::fast_bf16() const { return amx_available(); }
+bool CpuEngine::fast_bf16() const { return &gemm_kernel() == &gemm_amx; }
 
 void CpuEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const {
   check(a.dtype() == b.dtype(),
         [&] { return "matmul: " + text(a) + " x " + text(b) + ": element types differ"; });
   DType in = a.dtype(), out = c.tensor.dtype();
-  if (Tensor sums = form.sums) sum_rows(a, {sums, form.add_to_sums});
-  if (in == DType::f32 && out == DType::f32) return matmul_typed<float, float>(a, b, c, form);
-  if (in == DType::bf16 && out == DType::bf16) return matmul_typed<bf16, bf16>(a, b, c, form);
-  if (in == DType::bf16 && out == DType::f32) return matmul_typed<bf16, float>(a, b, c, form);
-  if (in == DType::f64 && out == DType::f64) return matmul_typed<double, double>(a, b, c, form);
+  auto typed = [&](auto multiply) { multiply(*this, a, b, c, form); };
+  if (in == DType::f32 && out == DType::f32) return typed(matmul_typed<float, float>);
+  if (in == DType::bf16 && out == DType::bf16) return typed(matmul_typed<bf16, bf16>);
+  if (in == DType::bf16 && out == DType::f32) return typed(matmul_typed<bf16, float>);
+  if (in == DType::f64 && out == DType::f64) return typed(matmul_typed<double, double>);
   throw Error("matmul: " + text(a) + " x " + text(b) + " into " + text(c.tensor) +
               ": no such combination of types");
 }

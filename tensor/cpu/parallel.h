@@ -59,19 +59,6 @@ void parallel_tasks(int64_t tasks, const F& f) {
   error.rethrow();
 }
 
-// While it lives, whoever is called from this thread may use no other thread: also where there is a
-// single task, which runs outside of any parallel region.
-class OneThread {
- public:
-  OneThread() { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
-
- private:
-  int before_ = omp_get_max_threads();
-};
-
 // Items per piece such that a piece moves about 64 KiB and there are at most 256 pieces.
 inline int64_t grain_for(int64_t count, int64_t bytes_per_item) {
   int64_t by_size = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, bytes_per_item));

@@ -19,34 +19,20 @@ take() {
   done
 }
 
-# What a library needs besides what every machine with g++ has.
-needs() {
-  ldd "$1" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' |
-    grep -v -E '/(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s|libgomp)\.so' || true
-}
-
 [ "$(uname -m)" = x86_64 ] || fail "only for x86-64"
 rm -rf "$to"
 mkdir -p "$to/lib/$triplet"
-take include/oneapi include/fmt include/nlohmann include/CLI include/toml++ include/doctest
+take include/fmt include/nlohmann include/CLI include/toml++ include/doctest
 take include/stb/stb_{image,image_write,truetype}.h
 take lib/$triplet/cmake/fmt lib/cmake/doctest share/cmake/nlohmann_json share/cmake/CLI11
 take share/fonts/truetype/dejavu/DejaVuSans.ttf
-for library in libdnnl.so.2 libfmt.so.9; do
-  take "lib/$triplet/$library"
-  for other in $(needs "/usr/lib/$triplet/$library"); do
-    cp -L "$other" "$to/lib/$triplet/"
-  done
-done
+take "lib/$triplet/libfmt.so.9"
 cp "$to/lib/$triplet/libfmt.so.9" "$to/lib/$triplet/libfmt.so.9.1.0"  # the name in fmt's CMake files
 
-# Loaded before anything else by `cmake -C`, so that nothing is searched for elsewhere. The older
-# kind of rpath, because oneDNN's own needs must be found by it too.
+# Loaded before anything else by `cmake -C`, so that nothing is searched for elsewhere.
 cat > "$to/packages.cmake" << 'END'
 set(here ${CMAKE_CURRENT_LIST_DIR})
 set(libraries ${here}/lib/x86_64-linux-gnu)
-set(DNNL_LIBRARY ${libraries}/libdnnl.so.2 CACHE FILEPATH "")
-set(DNNL_INCLUDE ${here}/include CACHE PATH "")
 set(STB_INCLUDE ${here}/include CACHE PATH "")
 set(TOML_INCLUDE ${here}/include CACHE PATH "")
 set(fmt_DIR ${libraries}/cmake/fmt CACHE PATH "")
@@ -55,7 +41,6 @@ set(nlohmann_json_DIR ${here}/share/cmake/nlohmann_json CACHE PATH "")
 set(CLI11_DIR ${here}/share/cmake/CLI11 CACHE PATH "")
 set(MURMUR_FONT ${here}/share/fonts/truetype/dejavu/DejaVuSans.ttf CACHE FILEPATH "")
 set(CMAKE_BUILD_RPATH ${libraries} CACHE PATH "")
-set(CMAKE_EXE_LINKER_FLAGS "-Wl,--disable-new-dtags" CACHE STRING "")
 END
 
 git rev-parse --short=12 HEAD > "$to/commit"
