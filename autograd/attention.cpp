@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/functions.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -14,10 +15,9 @@ Tensor like(const Tensor& x) { return Tensor(x.shape(), x.dtype(), x.device()); 
 Var qk_norm(const Var& qkv, int64_t heads) {
   const Tensor& x = qkv.value();
   Tensor y = like(x), statistics({x.rows(), 2 * heads, 2}, compute_type(x.dtype()), x.device());
-  engine(x.device()).qk_norm(heads, x, y, statistics);
+  ops::qk_norm(heads, x, y, statistics);
   return record(y, {qkv}, [heads, dx = qkv.sink(), x, statistics](const Tensor& dy) {
-    dx.give(
-        [&](Into into) { engine(dy.device()).qk_norm_backward(heads, x, statistics, dy, into); });
+    dx.give([&](Into into) { ops::qk_norm_backward(heads, x, statistics, dy, into); });
   });
 }
 
@@ -36,9 +36,9 @@ Tensor rope_angles(int64_t time, int64_t head_size, DType dtype, double base) {
 
 Var rope(const Var& qkv, const Tensor& angles, int64_t heads) {
   Tensor y = like(qkv.value());
-  engine(y.device()).rope(heads, 1, qkv.value(), angles, {y});
+  ops::rope(heads, 1, qkv.value(), angles, {y});
   return record(y, {qkv}, [heads, dx = qkv.sink(), angles](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).rope(heads, -1, dy, angles, into); });
+    dx.give([&](Into into) { ops::rope(heads, -1, dy, angles, into); });
   });
 }
 
@@ -48,9 +48,9 @@ Var attention(const Var& qkv, int64_t heads) {
   int64_t batch = x.shape()[0], time = x.shape()[1];
   Tensor y({batch, time, x.cols() / 3}, x.dtype(), x.device());
   Tensor lse({batch, heads, time}, compute_type(x.dtype()), x.device());
-  engine(x.device()).attention(heads, x, y, lse);
+  ops::attention(heads, x, y, lse);
   return record(y, {qkv}, [heads, dx = qkv.sink(), x, y, lse](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).attention_backward(heads, x, y, lse, dy, into); });
+    dx.give([&](Into into) { ops::attention_backward(heads, x, y, lse, dy, into); });
   });
 }
 

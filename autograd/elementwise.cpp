@@ -1,10 +1,9 @@
 // autograd/elementwise.cpp - gradients of maps, zips, sums and reshapes.
 #include "autograd/functions.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
-
-const Engine& engine_of(const Var& x) { return engine(x.value().device()); }
 
 Tensor like(const Var& x) { return Tensor(x.shape(), x.value().dtype(), x.value().device()); }
 
@@ -12,41 +11,40 @@ Tensor like(const Var& x) { return Tensor(x.shape(), x.value().dtype(), x.value(
 
 Var apply(Unary op, const Var& x) {
   Tensor y = like(x);
-  engine_of(x).map(op, x.value(), y);
+  ops::map(op, x.value(), y);
   return record(y, {x}, [op, dx = x.sink(), x = x.value()](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).map_backward(op, x, dy, into); });
+    dx.give([&](Into into) { ops::map_backward(op, x, dy, into); });
   });
 }
 
 Var apply(Binary op, const Var& a, const Var& b) {
   Tensor y = like(a);
-  engine_of(a).zip(op, a.value(), b.value(), y);
+  ops::zip(op, a.value(), b.value(), y);
   bool sum_of_both = op == Binary::add && a.shape() == b.shape();
   return record(y, {a, b},
                 [=, da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
-                  const Engine& e = engine(dy.device());
                   if (sum_of_both) {  // both gradients are dy itself
                     da.pass(dy);
                     db.pass(dy);
                     return;
                   }
-                  da.give([&](Into into) { e.zip_backward(op, true, a, b, dy, into); });
+                  da.give([&](Into into) { ops::zip_backward(op, true, a, b, dy, into); });
                   if (a.shape() == b.shape()) {
-                    db.give([&](Into into) { e.zip_backward(op, false, a, b, dy, into); });
+                    db.give([&](Into into) { ops::zip_backward(op, false, a, b, dy, into); });
                   } else if (db) {  // b was repeated: add its copies' gradients up
                     Tensor wide(a.shape(), a.dtype(), a.device());
-                    e.zip_backward(op, false, a, b, dy, {wide});
+                    ops::zip_backward(op, false, a, b, dy, {wide});
                     db.give([&](Into into) {
                       int64_t size = into.tensor.numel();
                       Tensor flat = into.tensor.view({size}), narrow = flat;
                       if (flat.dtype() == DType::bf16)
                         narrow = Tensor({size}, DType::f32, a.device());
-                      e.sum_rows(wide.view({a.numel() / size, size}),
-                                 {narrow, narrow.shares_storage_with(flat) && into.accumulate});
+                      ops::sum_rows(wide.view({a.numel() / size, size}),
+                                    {narrow, narrow.shares_storage_with(flat) && into.accumulate});
                       if (narrow.shares_storage_with(flat)) return;
                       Tensor rounded({size}, DType::bf16, a.device());
-                      e.copy(narrow, rounded);
-                      e.scale(1, rounded, {flat, into.accumulate});
+                      ops::copy(narrow, rounded);
+                      ops::scale(1, rounded, {flat, into.accumulate});
                     });
                   }
                 });
@@ -64,20 +62,20 @@ Var apply(Binary op, const Var& a, const Var& b) {
 
 Var scale(const Var& x, double factor) {
   Tensor y = like(x);
-  engine_of(x).scale(factor, x.value(), {y});
+  ops::scale(factor, x.value(), {y});
   return record(y, {x}, [factor, dx = x.sink()](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).scale(factor, dy, into); });
+    dx.give([&](Into into) { ops::scale(factor, dy, into); });
   });
 }
 
 Var sum(const Var& x) {
   Tensor y({}, compute_type(x.value().dtype()), x.value().device());
-  engine_of(x).sum(1, x.value(), y);
+  ops::sum(1, x.value(), y);
   return record(y, {x},
                 [dx = x.sink(), shape = x.shape(), dtype = x.value().dtype()](const Tensor& dy) {
                   Tensor spread(shape, dtype, dy.device());
-                  engine(dy.device()).fill(spread, 1);
-                  engine(dy.device()).scale({1, dy}, spread, {spread});
+                  ops::fill(spread, 1);
+                  ops::scale({1, dy}, spread, {spread});
                   dx.pass(spread);
                 });
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "autograd/var.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 

@@ -4,6 +4,7 @@
 #include "autograd/linear.h"
 
 #include "autograd/functions.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -16,25 +17,23 @@ Var matmul(const Var& a, const Var& b) {
   Shape shape = a.shape();
   shape[-1] = b.shape()[-1];
   Tensor y(shape, a.value().dtype(), a.value().device());
-  engine(y.device()).matmul(a.value(), b.value(), {y}, {});
+  ops::matmul(a.value(), b.value(), {y}, {});
   return record(y, {a, b},
                 [da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
-                  const Engine& e = engine(dy.device());
-                  da.give([&](Into into) { e.matmul(dy, b, into, {.transpose_b = true}); });
-                  db.give([&](Into into) { e.matmul(a, dy, into, {.transpose_a = true}); });
+                  da.give([&](Into into) { ops::matmul(dy, b, into, {.transpose_b = true}); });
+                  db.give([&](Into into) { ops::matmul(a, dy, into, {.transpose_a = true}); });
                 });
 }
 
 void weight_gradients(const Tensor& dy, const Tensor& x, const Sink& dw, const Sink& db) {
-  const Engine& e = engine(dy.device());
-  if (!dw) return db.give([&](Into into) { e.sum_rows(dy, into); });
+  if (!dw) return db.give([&](Into into) { ops::sum_rows(dy, into); });
   dw.give([&](Into weight) {
     MatmulForm form{.transpose_a = true};
-    if (!db) return e.matmul(dy, x, weight, form);
+    if (!db) return ops::matmul(dy, x, weight, form);
     db.give([&](Into bias) {
       form.sums = bias.tensor;
       form.add_to_sums = bias.accumulate;
-      e.matmul(dy, x, weight, form);
+      ops::matmul(dy, x, weight, form);
     });
   });
 }
@@ -47,17 +46,15 @@ Var linear(const Var& x, const Var& weight, const Var& bias) {
   Shape shape = x.shape();
   shape[-1] = weight.shape()[0];
   Tensor y(shape, x.value().dtype(), x.value().device());
-  engine(y.device())
-      .matmul(x.value(), weight.value(), {y}, {.transpose_b = true, .bias = bias.value()});
+  ops::matmul(x.value(), weight.value(), {y}, {.transpose_b = true, .bias = bias.value()});
   return record(
       y, {x, weight, bias},
       [dx = x.sink(), dw = weight.sink(), db = bias.sink(), x = x.value(),
        w = weight.value()](const Tensor& dy) {
-        const Engine& e = engine(dy.device());
         Tensor x_rows = x.view({x.rows(), x.cols()}), dy_rows = dy.view({dy.rows(), dy.cols()});
         dx.give([&](Into into) {
           Tensor rows = into.tensor.view({x.rows(), x.cols()});
-          e.matmul(dy_rows, w, {rows, into.accumulate}, {});
+          ops::matmul(dy_rows, w, {rows, into.accumulate}, {});
         });
         weight_gradients(dy_rows, x_rows, dw, db);
       });

@@ -1,5 +1,6 @@
 // autograd/rows.cpp - gradients of softmax and of the norms.
 #include "autograd/functions.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -17,10 +18,10 @@ void norm_gradients(Norm kind, const Tensor& x, const Tensor& gain, const Tensor
   auto with_bias = [&](Into to_gain) {
     if (dbias) {
       dbias.give([&](Into to_bias) {
-        engine(dy.device()).norm_backward(kind, x, gain, statistics, dy, dx, to_gain, to_bias);
+        ops::norm_backward(kind, x, gain, statistics, dy, dx, to_gain, to_bias);
       });
     } else {
-      engine(dy.device()).norm_backward(kind, x, gain, statistics, dy, dx, to_gain, {none});
+      ops::norm_backward(kind, x, gain, statistics, dy, dx, to_gain, {none});
     }
   };
   dgain ? dgain.give(with_bias) : with_bias({none});
@@ -30,15 +31,15 @@ void norm_gradients(Norm kind, const Tensor& x, const Tensor& gain, const Tensor
 
 Var softmax(const Var& x) {
   Tensor y = like(x.value());
-  engine(y.device()).softmax(x.value(), y);
+  ops::softmax(x.value(), y);
   return record(y, {x}, [dx = x.sink(), y](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).softmax_backward(y, dy, into); });
+    dx.give([&](Into into) { ops::softmax_backward(y, dy, into); });
   });
 }
 
 Var norm(Norm kind, const Var& x, const Var& gain, const Var& bias) {
   Tensor y = like(x.value()), statistics = row_statistics(x.value()), none;
-  engine(y.device()).norm(kind, x.value(), {}, gain.value(), bias.value(), none, y, statistics);
+  ops::norm(kind, x.value(), {}, gain.value(), bias.value(), none, y, statistics);
   return record(y, {x, gain, bias},
                 [kind, dx = x.sink(), dgain = gain.sink(), dbias = bias.sink(), x = x.value(),
                  gain = gain.value(), statistics](const Tensor& dy) {
@@ -52,8 +53,7 @@ Var norm(Norm kind, const Var& x, const Var& gain, const Var& bias) {
 
 SumAndNorm add_norm(Norm kind, const Var& x, const Var& branch, const Var& gain, const Var& bias) {
   Tensor sum = like(x.value()), y = like(x.value()), statistics = row_statistics(x.value());
-  engine(y.device())
-      .norm(kind, x.value(), branch.value(), gain.value(), bias.value(), sum, y, statistics);
+  ops::norm(kind, x.value(), branch.value(), gain.value(), bias.value(), sum, y, statistics);
   if (!recording({x, branch, gain, bias})) return {Var(sum), Var(y)};
   auto results = record_many(
       {sum, y}, [kind, dx = x.sink(), dbranch = branch.sink(), dgain = gain.sink(),
@@ -65,7 +65,7 @@ SumAndNorm add_norm(Norm kind, const Var& x, const Var& branch, const Var& gain,
           bool accumulate = bool(total);
           if (!accumulate || !total.unique()) {
             Tensor own = like(sum);
-            if (accumulate) engine(own.device()).copy(total, own);
+            if (accumulate) ops::copy(total, own);
             total = own;
           }
           norm_gradients(kind, sum, gain, statistics, d[1], {total, accumulate}, dgain, dbias);

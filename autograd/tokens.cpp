@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "autograd/functions.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -10,15 +11,14 @@ Var embedding(const Tensor& tokens, const Var& table, const Var& positions) {
         [&] { return "embedding: tokens " + text(tokens) + " are not (B, T)"; });
   int64_t batch = tokens.shape()[0], time = tokens.shape()[1], width = table.value().cols();
   Tensor y({batch, time, width}, table.value().dtype(), table.value().device());
-  engine(y.device()).gather(table.value(), tokens, positions.value(), y);
+  ops::gather(table.value(), tokens, positions.value(), y);
   return record(y, {table, positions},
                 [=, dtable = table.sink(), dpositions = positions.sink()](const Tensor& dy) {
-                  const Engine& e = engine(dy.device());
-                  dtable.give([&](Into into) { e.gather_backward(tokens, dy, into); });
+                  dtable.give([&](Into into) { ops::gather_backward(tokens, dy, into); });
                   dpositions.give([&](Into into) {
-                    if (!into.accumulate) e.fill(into.tensor, 0);  // rows past T get nothing
+                    if (!into.accumulate) ops::fill(into.tensor, 0);  // rows past T get nothing
                     Tensor used = into.tensor.slice(0, time).view({time * width});
-                    e.sum_rows(dy.view({batch, time * width}), {used, true});
+                    ops::sum_rows(dy.view({batch, time * width}), {used, true});
                   });
                 });
 }
@@ -29,13 +29,12 @@ Var cross_entropy(const Var& logits, const Tensor& targets, int64_t vocabulary) 
   int64_t rows = x.rows();
   Tensor gradient(x.shape(), x.dtype(), x.device()),
       losses({rows}, compute_type(x.dtype()), x.device());
-  const Engine& e = engine(x.device());
-  e.copy(x, gradient);
-  e.cross_entropy(gradient, targets, losses, recording({logits}), vocabulary);
+  ops::copy(x, gradient);
+  ops::cross_entropy(gradient, targets, losses, recording({logits}), vocabulary);
   Tensor loss({}, losses.dtype(), x.device());
-  e.sum(1 / double(rows), losses, loss);
+  ops::sum(1 / double(rows), losses, loss);
   return record(loss, {logits}, [rows, dx = logits.sink(), gradient](const Tensor& dy) {
-    dx.give([&](Into into) { engine(dy.device()).scale({1 / double(rows), dy}, gradient, into); });
+    dx.give([&](Into into) { ops::scale({1 / double(rows), dy}, gradient, into); });
   });
 }
 
@@ -43,7 +42,6 @@ Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, i
                        int64_t chunk_elements) {
   const Tensor hidden = x.value().view({x.value().rows(), x.value().cols()});
   const Tensor& w = weight.value();
-  const Engine& e = engine(hidden.device());
   int64_t rows = hidden.rows(), columns = w.rows();
   if (vocabulary == 0) vocabulary = columns;
   if (chunk_elements == 0)
@@ -58,33 +56,31 @@ Var head_cross_entropy(const Var& x, const Var& weight, const Tensor& targets, i
   auto run_chunk = [=](int64_t i, bool to_gradient) mutable {
     int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
     Tensor logits = buffer.slice(0, end - begin), part = losses.slice(begin, end);
-    engine(hidden.device()).matmul(hidden.slice(begin, end), w, {logits}, {.transpose_b = true});
-    engine(hidden.device())
-        .cross_entropy(logits, flat_targets.slice(begin, end), part, to_gradient, vocabulary);
+    ops::matmul(hidden.slice(begin, end), w, {logits}, {.transpose_b = true});
+    ops::cross_entropy(logits, flat_targets.slice(begin, end), part, to_gradient, vocabulary);
   };
   for (int64_t i = 0; i < chunks; i++) run_chunk(i, wanted && i == chunks - 1);
   Tensor loss({}, losses.dtype(), hidden.device());
-  e.sum(1 / double(rows), losses, loss);
-  return record(
-      loss, {x, weight}, [=, dx = x.sink(), dw = weight.sink()](const Tensor& dy) mutable {
-        Factor alpha{1 / double(rows), dy};
-        for (int64_t i = chunks - 1; i >= 0; i--) {
-          int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
-          if (i != chunks - 1) run_chunk(i, true);
-          Tensor dlogits = buffer.slice(0, end - begin);
-          dw.give([&](Into into) {
-            engine(dy.device())
-                .matmul(dlogits, hidden.slice(begin, end), into,
-                        {.transpose_a = true, .alpha = alpha});
-          });
-          dx.give(
-              [&](Into into) {
-                Tensor part = into.tensor.view({rows, hidden.cols()}).slice(begin, end);
-                engine(dy.device()).matmul(dlogits, w, {part, into.accumulate}, {.alpha = alpha});
-              },
-              i == 0);
-        }
-      });
+  ops::sum(1 / double(rows), losses, loss);
+  return record(loss, {x, weight},
+                [=, dx = x.sink(), dw = weight.sink()](const Tensor& dy) mutable {
+                  Factor alpha{1 / double(rows), dy};
+                  for (int64_t i = chunks - 1; i >= 0; i--) {
+                    int64_t begin = i * chunk, end = std::min(rows, begin + chunk);
+                    if (i != chunks - 1) run_chunk(i, true);
+                    Tensor dlogits = buffer.slice(0, end - begin);
+                    dw.give([&](Into into) {
+                      ops::matmul(dlogits, hidden.slice(begin, end), into,
+                                  {.transpose_a = true, .alpha = alpha});
+                    });
+                    dx.give(
+                        [&](Into into) {
+                          Tensor part = into.tensor.view({rows, hidden.cols()}).slice(begin, end);
+                          ops::matmul(dlogits, w, {part, into.accumulate}, {.alpha = alpha});
+                        },
+                        i == 0);
+                  }
+                });
 }
 
 }  // namespace murmur

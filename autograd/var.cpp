@@ -1,6 +1,8 @@
 // autograd/var.cpp - gradient slots, recording, and the one reverse walk.
 #include "autograd/var.h"
 
+#include "tensor/ops.h"
+
 namespace murmur {
 namespace {
 
@@ -22,7 +24,7 @@ void Sink::make_room() const {
     slot.gradient = Tensor(slot.shape, slot.dtype, slot.device);
   } else if (slot.written && !slot.fixed && !slot.gradient.unique()) {
     Tensor own(slot.shape, slot.dtype, slot.device);  // shared by pass(): add to a copy
-    engine(slot.device).copy(slot.gradient, own);
+    ops::copy(slot.gradient, own);
     slot.gradient = own;
   }
 }
@@ -31,7 +33,7 @@ void Sink::pass(const Tensor& gradient) const {
   if (!slot_) return;
   GradientSlot& slot = *slot_;
   if (slot.written || slot.fixed) {
-    give([&](Into into) { engine(slot.device).scale(1, gradient.view(slot.shape), into); });
+    give([&](Into into) { ops::scale(1, gradient.view(slot.shape), into); });
   } else {
     slot.gradient = gradient.shape() == slot.shape ? gradient : gradient.view(slot.shape);
     slot.written = true;
@@ -109,7 +111,7 @@ void Tape::backward(const Var& result, const Tensor& seed) {
   Tensor start = seed;
   if (!start) {
     start = Tensor(result.shape(), result.value().dtype(), result.value().device());
-    engine(start.device()).fill(start, 1);
+    ops::fill(start, 1);
   }
   result.sink().pass(start);
   start = Tensor();

@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-#include "tensor/engine.h"  // Into
+#include "tensor/op.h"  // Into
 
 namespace murmur {
 

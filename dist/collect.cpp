@@ -8,7 +8,7 @@
 #include <sstream>
 
 #include "dist/collectives.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -110,7 +110,7 @@ std::vector<Collected> collect(Communicator& c, const std::vector<Piece>& pieces
       all.push_back({p.name, to(Device::cpu, p.tensor).view(p.whole)});
       have.push_back({{0, p.whole.numel()}});
     } else if (Tensor to = wanted({p.name, p.whole, p.begin, p.tensor.numel(), p.tensor.dtype()})) {
-      engine(p.tensor.device()).copy(flat(p.tensor), to);
+      ops::copy(flat(p.tensor), to);
     }
   }
   for (int rank = 1; rank < c.size(); rank++) {
@@ -144,7 +144,7 @@ std::set<std::string> distribute(Communicator& c, const Find& find,
       if (p.tensor.numel() == 0) continue;
       Tensor received(flat(p.tensor).shape(), p.tensor.dtype()), place = flat(p.tensor);
       c.exchange(kTensors, {}, {{0, received}});
-      engine(place.device()).copy(received, place);
+      ops::copy(received, place);
     }
     return {};
   }
@@ -153,7 +153,7 @@ std::set<std::string> distribute(Communicator& c, const Find& find,
     Tensor whole = find(p.name, p.whole), place = flat(p.tensor);
     names.insert(p.name);
     if (place.numel() == 0) continue;
-    engine(place.device()).copy(flat(whole).slice(p.begin, p.begin + place.numel()), place);
+    ops::copy(flat(whole).slice(p.begin, p.begin + place.numel()), place);
   }
   for (int rank = 1; rank < c.size(); rank++) {
     for (const Entry& e : from_text(text_between(c, rank, 0, {}))) {
@@ -161,7 +161,7 @@ std::set<std::string> distribute(Communicator& c, const Find& find,
       names.insert(e.name);
       if (e.count == 0) continue;
       Tensor part = flat(whole).slice(e.begin, e.begin + e.count), typed(part.shape(), e.dtype);
-      engine(Device::cpu).copy(part, typed);
+      ops::copy(part, typed);
       c.exchange(kTensors, {{rank, typed}}, {});
     }
   }

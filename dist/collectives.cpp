@@ -3,8 +3,8 @@
 
 #include <bit>
 
-#include "tensor/engine.h"
 #include "tensor/nearest.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -18,14 +18,14 @@ Tensors like(const Tensors& tensors) {
 void copy(const Tensors& from, const Tensors& to) {
   for (size_t i = 0; i < from.size(); i++) {
     Tensor destination = to[i];
-    engine(destination.device()).copy(from[i], destination);
+    ops::copy(from[i], destination);
   }
 }
 
 void add(const Tensors& x, const Tensors& to) {
   for (size_t i = 0; i < x.size(); i++) {
     Tensor destination = to[i];
-    engine(destination.device()).scale(1, x[i], {destination, true});
+    ops::scale(1, x[i], {destination, true});
   }
 }
 
@@ -186,7 +186,7 @@ void all_reduce_max(Communicator& c, const std::string& what, Tensor& x) {
   for (int r = 0; r < c.size(); r++) all[size_t(r)] = r == c.rank() ? Tensors{x} : like({x});
   all_gather(c, what, all);
   for (int r = 0; r < c.size(); r++) {
-    if (r != c.rank()) engine(x.device()).zip(Binary::maximum, x, all[size_t(r)][0], x);
+    if (r != c.rank()) ops::zip(Binary::maximum, x, all[size_t(r)][0], x);
   }
 }
 

@@ -9,7 +9,7 @@
 // disagreement follows r^2 - 2 q r + q = 0, which shrinks where q > -1/3. Metropolis rings of even
 // size lie exactly on that and want lazy weights.
 #include "dist/decentralised.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -28,13 +28,12 @@ class D2 final : public Decentralised {
   }
   double eigenvalues_above() const override { return -1.0 / 3; }
 
-  void before_update() override { engine(weights().device()).copy(weights(), before_); }
+  void before_update() override { ops::copy(weights(), before_); }
   void after_update() override {
     Tensor& x = weights();
-    const Engine& e = engine(x.device());
-    e.scale(-1, last_, {before_, true});  // x_t - p_{t-1}
-    e.copy(x, last_);                     // p_t
-    e.scale(1, before_, {x, true});
+    ops::scale(-1, last_, {before_, true});  // x_t - p_{t-1}
+    ops::copy(x, last_);                     // p_t
+    ops::scale(1, before_, {x, true});
     mix_weights();
   }
 
@@ -48,7 +47,7 @@ class D2 final : public Decentralised {
   int remembers() const override { return 1; }
   void restart() override {
     if (!last_) last_ = like_weights(), before_ = like_weights();
-    engine(last_.device()).copy(weights(), last_);
+    ops::copy(weights(), last_);
   }
 
   Tensor last_, before_;  // p_{t-1}; within a step x_t

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "dist/ownership.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -133,7 +133,6 @@ void Decentralised::mix_weights() {
 void Decentralised::mix_state() {
   if (!state_mixer_ || alone()) return;
   exchanging([&] {  // one message of them all
-    const Engine& e = engine(weights().device());
     std::vector<Tensor> parts = state_to_mix();
     int64_t size = 0;
     for (const Tensor& part : parts) size += part.numel();
@@ -146,9 +145,9 @@ void Decentralised::mix_state() {
         at += part.numel();
       }
     };
-    each([&](Tensor& part, Tensor& of_all) { e.copy(part, of_all); });
+    each([&](Tensor& part, Tensor& of_all) { ops::copy(part, of_all); });
     state_mixer_->mix(step_, all);
-    each([&](Tensor& part, Tensor& of_all) { e.copy(of_all, part); });
+    each([&](Tensor& part, Tensor& of_all) { ops::copy(of_all, part); });
   });
 }
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "dist/collectives.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -15,7 +15,7 @@ double squares_over_nodes(Communicator& c, const Tensors& tensors) {
   Tensor sum = Tensor::zeros({1}, DType::f64);
   for (const Tensor& x : tensors) {
     Tensor squares({1}, DType::f64, x.device());
-    engine(x.device()).sum_of_squares(x, squares);
+    ops::sum_of_squares(x, squares);
     sum.data<double>()[0] += item(squares);
   }
   all_reduce(c, "consensus", {sum});
@@ -26,11 +26,10 @@ double squares_over_nodes(Communicator& c, const Tensors& tensors) {
 // sum_i D_i^T D_i v, again and again, for all banks at once.
 double spectral_squares(Communicator& c, const Tensors& banks) {
   if (banks.empty()) return 0;
-  const Engine& e = engine(banks[0].device());
   Tensors vectors;  // (K, n, 1) each
   for (const Tensor& d : banks) {
     vectors.emplace_back(Shape{d.shape()[0], d.shape()[2], 1}, d.dtype(), d.device());
-    e.random_normal(1, vectors.size(), 0, 1, vectors.back());
+    ops::random_normal(1, vectors.size(), 0, 1, vectors.back());
   }
   MatmulForm turned;
   turned.transpose_a = true;
@@ -41,12 +40,12 @@ double spectral_squares(Communicator& c, const Tensors& banks) {
       const Tensor& d = banks[b];
       Tensor &v = vectors[b], u({d.shape()[0], d.shape()[1], 1}, d.dtype(), d.device()),
              f({d.shape()[0]}, d.dtype(), d.device()), ignored(f.shape(), f.dtype(), f.device());
-      e.normalizers(v, 1e-30, f, ignored);
-      e.scale({1, f}, v, {v});
-      e.matmul(d, v, {u}, {});
-      e.matmul(d, u, {v}, turned);
+      ops::normalizers(v, 1e-30, f, ignored);
+      ops::scale({1, f}, v, {v});
+      ops::matmul(d, v, {u}, {});
+      ops::matmul(d, u, {v}, turned);
       Tensor own({1}, DType::f64, d.device());
-      e.sum_of_squares(u, own);
+      ops::sum_of_squares(u, own);
       squares += item(own);
     }
     if (i + 1 < kIterations) all_reduce(c, "consensus", vectors);
@@ -60,10 +59,9 @@ double spectral_squares(Communicator& c, const Tensors& banks) {
 
 Disagreement disagreement(Communicator& c, const Parameters& parameters, const Tensor& common) {
   const Tensor& x = parameters.values();
-  const Engine& e = engine(x.device());
   Tensor d(x.shape(), x.dtype(), x.device());
-  e.scale(-1, common, {d});
-  e.scale(1, x, {d, true});
+  ops::scale(-1, common, {d});
+  ops::scale(1, x, {d, true});
   double all = squares_over_nodes(c, {d});
   Tensors matrices, vectors;
   for (const Bank& bank : parameters.banks()) {

@@ -22,6 +22,7 @@
 #include "dist/ownership.h"
 #include "dist/strategy.h"
 #include "optim/update.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -140,7 +141,7 @@ class Fsdp final : public Strategy {
       Pieces pieces = by_keeper(whole, whole.used);
       Tensor own = pieces[size_t(c().rank())][0];
       Tensor kept = kept_rows(whole, whole.used.dtype() == DType::bf16 ? bank.shadow : bank.value);
-      if (own.numel() > 0) engine(own.device()).copy(kept, own);
+      if (own.numel() > 0) ops::copy(kept, own);
       for (size_t r = 0; r < pieces.size(); r++) all[r].push_back(pieces[r][0]);
     });
     fetches_.emplace(unit, AllGather(c(), of_unit(kFetch, unit), all));
@@ -152,7 +153,7 @@ class Fsdp final : public Strategy {
     each_of(unit, [](const Whole& whole) {
       for (const auto& [from, to] : whole.roundings) {
         Tensor rounded = to;
-        engine(rounded.device()).copy(from, rounded);
+        ops::copy(from, rounded);
       }
     });
   }
@@ -177,7 +178,7 @@ class Fsdp final : public Strategy {
       each_of(sum.unit, [&](const Whole& whole) {
         Tensor own = sum.own[i++];
         Tensor kept = kept_rows(whole, parameters().banks()[whole.bank].gradient);
-        if (own.numel() > 0) engine(own.device()).scale(1, own, {kept, !first_pass_});
+        if (own.numel() > 0) ops::scale(1, own, {kept, !first_pass_});
         whole.gradient.give_back_memory();
       });
     }
@@ -234,24 +235,22 @@ class Fsdp final : public Strategy {
     for (size_t i = 0; i < from.size(); i++) {
       if (!from[i] || from[i].numel() == 0 || parameters().whole_banks()[i].rows > 1) continue;
       Tensor here = to[i];
-      engine(here.device()).copy(from[i], here);
+      ops::copy(from[i], here);
     }
   }
 
   void gather(const Tensors& rows, const Tensors& whole) {
     Travel t = travel(rows, whole);
     all_to_all(c(), kRows, t.rows, t.parts);
-    each_piece(whole, t.parts, [](const Tensor& part, Tensor& in_whole) {
-      engine(part.device()).copy(part, in_whole);
-    });
+    each_piece(whole, t.parts,
+               [](const Tensor& part, Tensor& in_whole) { ops::copy(part, in_whole); });
     copy_vectors(rows, whole);
   }
 
   void scatter(const Tensors& whole, const Tensors& rows) {
     Travel t = travel(rows, whole);
-    each_piece(whole, t.parts, [](Tensor& part, const Tensor& in_whole) {
-      engine(part.device()).copy(in_whole, part);
-    });
+    each_piece(whole, t.parts,
+               [](Tensor& part, const Tensor& in_whole) { ops::copy(in_whole, part); });
     all_to_all(c(), kDirections, t.parts, t.rows);
     copy_vectors(whole, rows);
   }

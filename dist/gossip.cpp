@@ -8,7 +8,7 @@
 // mixes a step late: x_{t+1} = x_t - u(x_t) + (W - I) x_{t-1}. For each eigenvalue q of W
 // disagreement follows r^2 - r + 1 - q = 0, which shrinks where q > 0: it wants lazy weights.
 #include "dist/decentralised.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -77,7 +77,7 @@ class Gossip final : public Decentralised {
   // x_t goes off, while x_{t-1}, sent a step ago, is still expected.
   void send_late() {
     std::swap(sent_, sent_before_);
-    engine(weights().device()).copy(weights(), sent_);
+    ops::copy(weights(), sent_);
     exchanging([&] { weight_mixer().begin(step(), sent_); });
   }
   void finish_late() {

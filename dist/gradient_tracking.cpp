@@ -16,7 +16,7 @@
 
 #include "dist/collectives.h"
 #include "dist/decentralised.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -59,7 +59,6 @@ class GradientTracking final : public Decentralised {
   }
   void before_update() override {
     Tensor& g = parameters().gradients();
-    const Engine& e = engine(g.device());
     if (overlap_) {
       exchanging([&] {
         trackers_->finish(y_);
@@ -71,11 +70,11 @@ class GradientTracking final : public Decentralised {
       exchanging([&] { trackers_->mix(step(), y_); });
       mix_weights();
     }
-    e.scale(-1, m_, {y_, true});
-    e.lerp(1 - momentum_, g, m_);
-    e.scale(1, m_, {y_, true});
+    ops::scale(-1, m_, {y_, true});
+    ops::lerp(1 - momentum_, g, m_);
+    ops::scale(1, m_, {y_, true});
     if (order_ == "atc") exchanging([&] { trackers_->mix(step(), y_); });
-    e.copy(y_, g);
+    ops::copy(y_, g);
   }
   void after_update() override {
     if (order_ == "atc") mix_weights();
@@ -90,11 +89,10 @@ class GradientTracking final : public Decentralised {
 
   // |mean y - mean m| over the root mean of |m|^2: 0 but for rounding.
   std::vector<std::pair<std::string, double>> health() override {
-    const Engine& e = engine(y_.device());
     Tensor squares({1}, DType::f64, y_.device());
-    e.sum_of_squares(mean_error(), squares);
+    ops::sum_of_squares(mean_error(), squares);
     double error = item(squares);
-    e.sum_of_squares(m_, squares);
+    ops::sum_of_squares(m_, squares);
     Tensor all = to(Device::cpu, squares);
     all_reduce(c(), "tracker error", {all});
     double size = item(all) / double(c().size());
@@ -106,23 +104,21 @@ class GradientTracking final : public Decentralised {
   int remembers() const override { return 2; }
   void restart() override {
     if (!y_) y_ = like_weights(), m_ = like_weights();
-    const Engine& e = engine(y_.device());
-    e.fill(y_, 0);
-    e.fill(m_, 0);
+    ops::fill(y_, 0);
+    ops::fill(m_, 0);
   }
 
   // mean over nodes of (m - y)
   Tensor mean_error() const {
-    const Engine& e = engine(y_.device());
     Tensor difference = like_weights();
-    e.scale(1.0 / double(c().size()), m_, {difference});
-    e.scale(-1.0 / double(c().size()), y_, {difference, true});
+    ops::scale(1.0 / double(c().size()), m_, {difference});
+    ops::scale(-1.0 / double(c().size()), y_, {difference, true});
     all_reduce(c(), "tracker error", {difference});
     return difference;
   }
   // Where nodes were lost or came back, y and m no longer have the same sum; the mean of what is
   // missing is added everywhere, which keeps what the trackers know.
-  void repair() override { engine(y_.device()).scale(1, mean_error(), {y_, true}); }
+  void repair() override { ops::scale(1, mean_error(), {y_, true}); }
 
   double momentum_ = 0;
   std::string order_ = "atc";

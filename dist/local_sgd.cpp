@@ -16,6 +16,7 @@
 #include "dist/strategy.h"
 #include "optim/numbers.h"
 #include "optim/update.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -39,8 +40,8 @@ class LocalSgd final : public Strategy {
     return {};
   }
   void weights_replaced() override {
-    engine(outer_.device()).copy(parameters().values(), outer_);
-    engine(outer_.device()).fill(momentum_, 0);
+    ops::copy(parameters().values(), outer_);
+    ops::fill(momentum_, 0);
   }
 
   void begin_step(int64_t step, double) override { step_ = step; }
@@ -48,21 +49,20 @@ class LocalSgd final : public Strategy {
   void after_update() override {
     if (step_ % inner_steps_ != 0) return;
     Tensor& x = parameters().values();
-    const Engine& e = engine(x.device());
     Tensor way = like(x);
-    e.scale(1.0 / double(c().size()), outer_, {way});
-    e.scale(-1.0 / double(c().size()), x, {way, true});
+    ops::scale(1.0 / double(c().size()), outer_, {way});
+    ops::scale(-1.0 / double(c().size()), x, {way, true});
     Tensors of_banks;  // without the gaps between them
     for (const Bank& bank : parameters().banks()) {
       int64_t begin = bank.members[0]->offset;
       of_banks.push_back(way.slice(begin, begin + bank.value.numel()));
     }
     all_reduce(c(), kWays, of_banks);
-    e.scale(outer_momentum_, momentum_, {momentum_});
-    e.scale(1, way, {momentum_, true});
-    e.scale(-outer_lr_ * (nesterov_ ? outer_momentum_ : 1), momentum_, {outer_, true});
-    if (nesterov_) e.scale(-outer_lr_, way, {outer_, true});
-    e.copy(outer_, x);
+    ops::scale(outer_momentum_, momentum_, {momentum_});
+    ops::scale(1, way, {momentum_, true});
+    ops::scale(-outer_lr_ * (nesterov_ ? outer_momentum_ : 1), momentum_, {outer_, true});
+    if (nesterov_) ops::scale(-outer_lr_, way, {outer_, true});
+    ops::copy(outer_, x);
     parameters().refresh_shadow();
   }
 

@@ -9,7 +9,7 @@
 
 #include "dist/collectives.h"
 #include "dist/topology_report.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -40,7 +40,7 @@ double next_omega(double rho, double omega) { return 1 / (1 - rho * rho * omega 
 
 Tensor copy_of(const Tensor& x, DType type) {
   Tensor copy(x.shape(), type, x.device());
-  engine(x.device()).copy(x, copy);
+  ops::copy(x, copy);
   return copy;
 }
 
@@ -67,7 +67,7 @@ void scatter(const Tensor& packed, Tensor& x) {
   int64_t k = packed.numel() / 2;
   for (int64_t i = 0; i < k; i++)
     host.data<float>()[here.data<int32_t>()[i]] = bit_cast<float>(here.data<int32_t>()[k + i]);
-  engine(x.device()).copy(host, x);
+  ops::copy(host, x);
 }
 
 }  // namespace
@@ -106,7 +106,6 @@ void Mixer::use(Topology topology) {
 }
 
 void Mixer::start(int graph, const Tensor& piece, int64_t begin) {
-  const Engine& e = engine(piece.device());
   int64_t n = piece.numel();
   Flight f;
   f.number = started_++;
@@ -118,9 +117,9 @@ void Mixer::start(int graph, const Tensor& piece, int64_t begin) {
     scatter(f.sent, f.own);
   } else if (options_.wire == "int8") {
     f.sent = Tensor({packed_words(n)}, DType::i32, piece.device());
-    e.quantize(piece, f.sent);
+    ops::quantize(piece, f.sent);
     f.own = Tensor(piece.shape(), piece.dtype(), piece.device());
-    e.dequantize(f.sent, f.own);
+    ops::dequantize(f.sent, f.own);
   } else {
     bool half = options_.wire == "bf16";
     f.own = half || !differences_ ? copy_of(piece, half ? DType::bf16 : piece.dtype()) : piece;
@@ -148,7 +147,7 @@ void Mixer::start(int graph, const Tensor& piece, int64_t begin) {
 Tensor Mixer::decoded(const Flight& f, const Tensor& their) const {
   if (f.sent.dtype() != DType::i32) return their;
   Tensor x(f.own.shape(), f.own.dtype(), f.own.device());
-  options_.keep < 1 ? scatter(their, x) : engine(their.device()).dequantize(their, x);
+  options_.keep < 1 ? scatter(their, x) : ops::dequantize(their, x);
   return x;
 }
 
@@ -161,9 +160,8 @@ Mixer::Flight Mixer::land() {
 }
 
 void Mixer::add(Flight& f, Tensor& x) const {
-  const Engine& e = engine(x.device());
   if (differences_) {
-    if (!f.theirs.empty()) e.mix(x, f.own, f.theirs, f.weights, x);
+    if (!f.theirs.empty()) ops::mix(x, f.own, f.theirs, f.weights, x);
     return;
   }
   // What a node gives away it loses, listener by listener: q is then counted from 0.
@@ -174,7 +172,7 @@ void Mixer::add(Flight& f, Tensor& x) const {
     moved.push_back(f.own);
     weights.push_back(-w);
   }
-  e.mix(x, nothing, moved, weights, x);
+  ops::mix(x, nothing, moved, weights, x);
 }
 
 void Mixer::mix(int64_t step, Tensor x) {
@@ -197,7 +195,6 @@ void Mixer::mix(int64_t step, Tensor x) {
 }
 
 void Mixer::more_rounds(int64_t step, Tensor piece, int64_t begin, const Tensor& before) {
-  const Engine& e = engine(piece.device());
   Tensor last = before;
   double omega = 2;
   for (int64_t k = 1; k < options_.rounds; k++) {
@@ -207,9 +204,9 @@ void Mixer::more_rounds(int64_t step, Tensor piece, int64_t begin, const Tensor&
     add(flight, piece);
     if (!options_.chebyshev) continue;
     omega = next_omega(rho_, omega);
-    e.scale(-1, last, {piece, true});  // as a difference, so that rounded factors keep the mean
-    e.scale(omega, piece, {last, true});
-    e.copy(last, piece);
+    ops::scale(-1, last, {piece, true});  // as a difference, so that rounded factors keep the mean
+    ops::scale(omega, piece, {last, true});
+    ops::copy(last, piece);
     last = now;
   }
 }
@@ -230,17 +227,16 @@ void Mixer::mix_replicas(int64_t step, Tensor x) {
       *memory = Tensor::zeros(x.shape(), x.dtype(), x.device());
   }
   if (!left_out_.empty()) return;  // what neighbours miss now they would miss for ever
-  const Engine& e = engine(x.device());
   for (int64_t k = 0; k < options_.rounds; k++) {
     over_pieces(x.numel(), [&](int64_t begin, int64_t end) {
       Tensor piece = x.slice(begin, end), replica = replica_.slice(begin, end),
              pull = pull_.slice(begin, end), difference = copy_of(piece, x.dtype());
-      e.scale(-1, replica, {difference, true});
+      ops::scale(-1, replica, {difference, true});
       start(graph_of(topology_, options_, step, k), difference, begin);
       Flight flight = land();
-      e.scale(1, flight.own, {replica, true});
-      if (!flight.theirs.empty()) e.mix(pull, flight.own, flight.theirs, flight.weights, pull);
-      e.scale(options_.gamma, pull, {piece, true});
+      ops::scale(1, flight.own, {replica, true});
+      if (!flight.theirs.empty()) ops::mix(pull, flight.own, flight.theirs, flight.weights, pull);
+      ops::scale(options_.gamma, pull, {piece, true});
     });
   }
   guard();
@@ -251,7 +247,7 @@ void Mixer::guard() {
   if (mixed_++ % 10 != 0) return;
   auto square = [](const Tensor& x) {
     Tensor squares({1}, DType::f64, x.device());
-    engine(x.device()).sum_of_squares(x, squares);
+    ops::sum_of_squares(x, squares);
     return item(squares);
   };
   double move = square(pull_), size = square(replica_);
@@ -284,7 +280,6 @@ void Mixer::hold() {
 // A neighbour that has added a piece has sent its own before, so it arrives. From there it was
 // taken away, or given: edge by edge, as for rows that do not sum to 1.
 void Mixer::settle(Tensor x) {
-  const Engine& e = engine(x.device());
   Tensor added = Tensor::zeros({c_.nodes()}, DType::f64);  // flights, by node; of the lost none
   added.data<double>()[c_.node()] = double(started_ - int64_t(open_.size()));
   all_reduce(c_, what_, {added});
@@ -312,8 +307,8 @@ void Mixer::settle(Tensor x) {
     if (moved.empty()) continue;
     auto piece_of = [&](Tensor& whole) { return whole.slice(f.begin, f.begin + f.own.numel()); };
     Tensor piece = piece_of(x), to = options_.replicas ? piece_of(pull_) : piece;
-    e.mix(to, Tensor::zeros(f.own.shape(), f.own.dtype(), f.own.device()), moved, weights, to);
-    if (options_.replicas) e.scale(options_.gamma, to, {piece, true});
+    ops::mix(to, Tensor::zeros(f.own.shape(), f.own.dtype(), f.own.device()), moved, weights, to);
+    if (options_.replicas) ops::scale(options_.gamma, to, {piece, true});
   }
 }
 

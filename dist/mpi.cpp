@@ -32,7 +32,7 @@
 
 #include "dist/agreement.h"
 #include "dist/bootstrap.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -214,7 +214,7 @@ class MpiCommunicator final : public Communicator {
                               std::string(words, size_t(length))));
     }
     void unstage() {
-      for (auto& [host, device] : staged_) engine(device.device()).copy(host, device);
+      for (auto& [host, device] : staged_) ops::copy(host, device);
     }
     std::vector<int> open_peers(const std::set<int>& but) const {
       std::set<int> peers;

@@ -33,8 +33,9 @@ void run_nccl(const World&, const std::function<void(Communicator&)>&) {
 
 #include "dist/bootstrap.h"
 #include "dist/store.h"
-#include "tensor/engine.h"
+#include "tensor/backend.h"
 #include "tensor/memory.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -360,7 +361,7 @@ class NcclCommunicator final : public Communicator {
     check_cuda(cudaStreamWaitEvent(static_cast<cudaStream_t>(cuda_stream()), group.done, 0),
                "cudaStreamWaitEvent");
     group.stage = Group::Stage::done;
-    for (auto& [from, to] : group.arrivals) engine(Device::cuda).copy(from, to);
+    for (auto& [from, to] : group.arrivals) ops::copy(from, to);
     group.held.clear();
     group.arrivals.clear();
   }
@@ -436,7 +437,7 @@ ncclUniqueId shared_id(const Launched& launched, double deadline) {
 }  // namespace
 
 void run_nccl(const World& world, const std::function<void(Communicator&)>& work) {
-  if (!cuda_engine()) {
+  if (!cuda_backend()) {
     throw InputError(
         "transport: nccl needs an NVIDIA GPU and its driver, and finds none here; "
         "--transport threads and mpi run on the CPU");

@@ -10,7 +10,7 @@
 // doubly stochastic s stays 1 and is not sent.
 #include "dist/collectives.h"
 #include "dist/decentralised.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -36,27 +36,26 @@ class PushSum final : public Decentralised {
   }
 
   void before_update() override {
-    if (pushes_) engine(before_.device()).copy(weights(), before_);
+    if (pushes_) ops::copy(weights(), before_);
   }
   // x and s belong together: where a rank is lost between them, both are as they were.
   void after_update() override {
     if (!pushes_) return mix_weights();  // z is x
     Tensor& z = weights();
-    const Engine& e = engine(z.device());
-    e.scale(mass() - 1, before_, {z, true});  // x - u(z)
-    e.copy(z, before_);
+    ops::scale(mass() - 1, before_, {z, true});  // x - u(z)
+    ops::copy(z, before_);
     Tensor s = Tensor::of({mass()}, {1}, DType::f64);
     exchanging([&] {
       weight_mixer().mix(step(), z);
       mass_mixer_->mix(step(), s);
     });
     if (lost()) {
-      e.copy(before_, z);
+      ops::copy(before_, z);
       weight_mixer().forget();
     } else {
-      engine(Device::cpu).copy(s, mass_);
+      ops::copy(s, mass_);
     }
-    e.scale(1 / mass(), z, {z});
+    ops::scale(1 / mass(), z, {z});
     parameters().refresh_shadow();
     mix_state();
   }
@@ -97,7 +96,7 @@ class PushSum final : public Decentralised {
       before_ = like_weights();
       mass_ = Tensor({1}, DType::f64);
     }
-    engine(Device::cpu).fill(mass_, 1);
+    ops::fill(mass_, 1);
     pushes_ = !weight_mixer().row_stochastic();
   }
   // Those that are left keep their x and s: what they have in common stays what it is. Only the
@@ -105,7 +104,7 @@ class PushSum final : public Decentralised {
   void repair() override {
     Tensor all = Tensor::of({mass()}, {1}, DType::f64);
     all_reduce(c(), kMass, {all});
-    engine(Device::cpu).fill(mass_, mass() * double(c().size()) / item(all));
+    ops::fill(mass_, mass() * double(c().size()) / item(all));
     look();
   }
   // Is s to be sent? It may differ from 1 since an earlier graph.

@@ -11,7 +11,7 @@
 // ahead, r^2 - (1 - f + q (1 + f mu)) r + q (1 - f + f mu) = 0. It shrinks where
 // q > -(2 - f) / (2 - f + 2 f mu).
 #include "dist/decentralised.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -39,25 +39,23 @@ class QuasiGlobal final : public Decentralised {
 
   void before_update() override {
     Tensor& g = parameters().gradients();
-    const Engine& e = engine(g.device());
-    e.copy(weights(), before_);
+    ops::copy(weights(), before_);
     // m = mu mh + g; looking ahead g + mu m = (1 + mu) g + mu^2 mh
-    if (nesterov_) e.scale(1 + momentum_, g, {g});
-    e.scale(weight_of_way(), way_, {g, true});
+    if (nesterov_) ops::scale(1 + momentum_, g, {g});
+    ops::scale(weight_of_way(), way_, {g, true});
   }
   void after_update() override {
     mix_weights();
     Tensor& x = weights();
-    const Engine& e = engine(x.device());
-    e.scale(-1, x, {before_, true});
+    ops::scale(-1, x, {before_, true});
     for (size_t i = 0; i < rates_.size(); i++) {
       double rate = rates_[i] * factor();
       if (rate == 0) continue;
       const Bank& bank = parameters().banks()[i];
       int64_t begin = bank.members[0]->offset, end = begin + bank.value.numel();
       Tensor way = way_.slice(begin, end);
-      e.scale(1 - refresh_, way, {way});
-      e.scale(refresh_ / rate, before_.slice(begin, end), {way, true});
+      ops::scale(1 - refresh_, way, {way});
+      ops::scale(refresh_ / rate, before_.slice(begin, end), {way, true});
     }
   }
 
@@ -71,7 +69,7 @@ class QuasiGlobal final : public Decentralised {
   int remembers() const override { return 1; }
   void restart() override {
     if (!way_) way_ = like_weights(), before_ = like_weights();
-    engine(way_.device()).fill(way_, 0);
+    ops::fill(way_, 0);
   }
   void repair() override {}
   double weight_of_way() const { return nesterov_ ? momentum_ * momentum_ : momentum_; }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "dist/collectives.h"  // share_begin
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -42,7 +43,7 @@ Replica::Replica(const ReplicaSettings& s, Communicator& c, Strategy& strategy)
     int64_t begin = share_begin(sequences(), int(i), int(s.accumulation)),
             end = share_begin(sequences(), int(i) + 1, int(s.accumulation));
     Tensor seed(loss_.shape(), loss_.dtype(), s.device);
-    engine(s.device).fill(seed, double(end - begin) / of);
+    ops::fill(seed, double(end - begin) / of);
     micro_batches_.push_back({begin, end, double(end - begin) / of, seed});
   }
 }
@@ -76,7 +77,7 @@ void Replica::forward_backward() {
     Tape tape;
     Var loss =
         model.gpt.loss(tokens.slice(micro.begin, micro.end), targets.slice(micro.begin, micro.end));
-    engine(loss_.device()).scale(micro.weight, loss.value(), {loss_, !first});
+    ops::scale(micro.weight, loss.value(), {loss_, !first});
     tape.backward(loss, micro.seed);
   }
   parameters.end_gradients();

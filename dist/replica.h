@@ -32,7 +32,7 @@ class Replica {
   int64_t sequences() const { return tokens.rows(); }
   Tensor tokens, targets;  // (sequences, block) int32, to be filled before a step
 
-  // Two calls, because the second can be captured and replayed (tensor/engine.h).
+  // Two calls, because the second can be captured and replayed (tensor/backend.h).
   void set_step(int64_t step, double schedule_factor);
   void step();
   // What this rank adds to the mean loss of the step: over all sequences, or, where ranks train

@@ -4,6 +4,7 @@
 #include "dist/collectives.h"
 #include "optim/update.h"
 #include "tensor/nearest.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -52,25 +53,23 @@ void Strategy::leave_out(const std::set<int>& ranks) {
 
 // In a tensor of its own: where a rank is lost meanwhile, what still arrives changes no weights.
 Tensor Strategy::common(const Tensor& x) const {
-  const Engine& e = engine(x.device());
   Tensor sum(x.shape(), x.dtype(), x.device()), masses = Tensor::of({mass()}, {1}, DType::f64);
-  e.scale(mass(), x, {sum});
+  ops::scale(mass(), x, {sum});
   all_reduce(c(), "mean weights", {sum});
   all_reduce(c(), "mean weights", {masses});
-  e.scale(1 / item(masses), sum, {sum});
+  ops::scale(1 / item(masses), sum, {sum});
   return sum;
 }
 
 void Strategy::with_common_weights(const std::function<void()>& work) {
   if (!own_weights() || c().size() == 1) return work();
   Tensor& x = parameters().values();
-  const Engine& e = engine(x.device());
   Tensor own(x.shape(), x.dtype(), x.device());
-  e.copy(x, own);
-  e.copy(common(x), x);
+  ops::copy(x, own);
+  ops::copy(common(x), x);
   parameters().refresh_shadow();
   auto put_back = [&] {
-    e.copy(own, x);
+    ops::copy(own, x);
     parameters().refresh_shadow();
   };
   try {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "nn/linear.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -18,8 +19,7 @@ class Attention {
   Var operator()(const Var& x, const Tensor& angles) const {
     Var qkv = qkv_(x);  // (B, T, 3C)
     if (angles) qkv = rope(qk_norm(qkv, heads_), angles, heads_);
-    if (Tensor largest = qkv_.largest_scores())
-      engine(largest.device()).largest_scores(heads_, qkv.value(), largest);
+    if (Tensor largest = qkv_.largest_scores()) ops::largest_scores(heads_, qkv.value(), largest);
     return out_(attention(qkv, heads_));  // (B, T, C)
   }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autograd/checkpoint.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <tuple>
 
+#include "tensor/ops.h"
+
 namespace murmur {
 namespace {
 
@@ -164,18 +166,17 @@ void Parameters::add_wholes(size_t index, const std::vector<Parameter*>& of) {
 
 // A kept row gets the numbers it would get if all were kept.
 void Parameters::fill(uint64_t seed) {
-  const Engine& e = engine(values_.device());
   for (const Parameter& p : parameters_) {
     Tensor value = this->value(p);
     if (p.rows == 0) continue;
     if (p.deviation == 0) {
-      e.fill(value, p.mean);
+      ops::fill(value, p.mean);
     } else if (p.rows == p.shape.rows()) {
-      e.random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
+      ops::random_normal(seed, stream_of(p.name), p.mean, p.deviation, value);
     } else {
       Tensor all(p.shape, value.dtype(), value.device());
-      e.random_normal(seed, stream_of(p.name), p.mean, p.deviation, all);
-      e.copy(all.slice(p.first_row, p.first_row + p.rows), value);
+      ops::random_normal(seed, stream_of(p.name), p.mean, p.deviation, all);
+      ops::copy(all.slice(p.first_row, p.first_row + p.rows), value);
     }
   }
 }
@@ -208,7 +209,7 @@ int64_t Parameters::count() const {
 void Parameters::begin_gradients() {
   for (Parameter& p : parameters_) {
     p.var.reset_gradient();
-    if (p.largest_scores) engine(p.largest_scores.device()).fill(p.largest_scores, -INFINITY);
+    if (p.largest_scores) ops::fill(p.largest_scores, -INFINITY);
   }
 }
 
@@ -218,7 +219,7 @@ void Parameters::watch_scores() {
     if (!p.qkv_heads) continue;
     if (p.role == Role::matrix) {
       of_weight = Tensor({p.qkv_heads}, values_.dtype(), values_.device());
-      engine(values_.device()).fill(of_weight, -INFINITY);
+      ops::fill(of_weight, -INFINITY);
     }
     p.largest_scores = of_weight;
   }
@@ -238,11 +239,11 @@ void Parameters::end_gradient(const Parameter& p) {
   // Where a share is kept, whoever keeps it adds gradients up.
   if (p.var.gradient() || !wholes_.empty()) return;
   Tensor g = gradient(p);
-  engine(g.device()).fill(g, 0);
+  ops::fill(g, 0);
 }
 
 void Parameters::refresh_shadow() {
-  if (shadow_) engine(shadow_.device()).copy(values_, shadow_);
+  if (shadow_) ops::copy(values_, shadow_);
 }
 
 }  // namespace murmur

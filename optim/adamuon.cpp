@@ -11,6 +11,7 @@
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -38,24 +39,22 @@ class AdaMuon final : public Optimizer {
   DType begun_type(const Tensor& g) const override { return orthogonalization_.type(g); }
   Tensor begin(const Question& q) const override {
     Tensor& m = q.state["momentum"];
-    const Engine& e = engine(m.device());
     Tensor u(m.shape(), orthogonalization_.type(m), m.device());
-    e.momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
-               nesterov_ ? 1 - momentum_ : 0);
-    if (sign_) e.map(Unary::sign, u, u);
+    ops::momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
+                  nesterov_ ? 1 - momentum_ : 0);
+    if (sign_) ops::map(Unary::sign, u, u);
     return u;
   }
   void direction(const Question& q, Tensor& d) const override {
     Tensor &v = q.state["v"], u = q.gradient;
-    const Engine& e = engine(v.device());
     orthogonalize(u, orthogonalization_, 1, d);
 
     Tensor w = like(v);
-    e.map(Unary::square, d, w);
-    e.lerp(1 - momentum_, w, v);
-    e.map(Unary::sqrt, v, w);
+    ops::map(Unary::square, d, w);
+    ops::lerp(1 - momentum_, w, v);
+    ops::map(Unary::sqrt, v, w);
     add(eps_, w);
-    e.zip(Binary::div, d, w, d);
+    ops::zip(Binary::div, d, w, d);
     Tensor norm = norms(q.bank.count, d);
     add(eps_, norm);
     divide_parts(0.2 * std::sqrt(double(q.bank.rows * q.bank.cols)), norm, d);

@@ -4,6 +4,7 @@
 //   m <- b1 m + (1 - b1) g        v <- b2 v + (1 - b2) g^2
 //   d = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -26,8 +27,7 @@ class AdamW final : public Optimizer {
     return {{"m", shape}, {"v", shape}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    engine(d.device())
-        .adam(q.gradient, q.state["m"], q.state["v"], d, beta1_, beta2_, eps_, q.number);
+    ops::adam(q.gradient, q.state["m"], q.state["v"], d, beta1_, beta2_, eps_, q.number);
   }
 
  private:

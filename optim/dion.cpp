@@ -15,6 +15,7 @@
 
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -36,24 +37,23 @@ class Dion final : public Optimizer {
             {"Q", {bank.count, rank(bank), bank.cols}, 1}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    const Engine& e = engine(q.gradient.device());
     Tensor &b = q.state["momentum"], &right = q.state["Q"];
     auto make = [&](Shape shape) { return Tensor(shape, b.dtype(), b.device()); };
     int64_t count = q.bank.count, rows = q.bank.rows, r = rank(q.bank);
     Tensor left = make({count, rows, r}), raw = make({count, rows, r}), part = make(right.shape());
-    e.scale(1, q.gradient, {b, true});
-    e.matmul(b, right, {raw}, {.transpose_b = true});
-    e.orthonormal_columns(raw, left);
-    e.matmul(left, b, {part}, {.transpose_a = true});  // R^T
-    e.matmul(left, part, {b, true}, {.alpha = -(1 - momentum_)});
+    ops::scale(1, q.gradient, {b, true});
+    ops::matmul(b, right, {raw}, {.transpose_b = true});
+    ops::orthonormal_columns(raw, left);
+    ops::matmul(left, b, {part}, {.transpose_a = true});  // R^T
+    ops::matmul(left, part, {b, true}, {.alpha = -(1 - momentum_)});
 
     // The step takes columns of R as they are, zeros where there is nothing; Q keeps its own.
     Tensor of_rows = part.view({count * r, q.bank.cols}), kept = right.view(of_rows.shape());
-    e.scale(1e-15, kept, {kept});
-    e.scale(1, of_rows, {kept, true});
+    ops::scale(1e-15, kept, {kept});
+    ops::scale(1, of_rows, {kept, true});
     normalize_rows(1e-8, of_rows);
     normalize_rows(1e-30, kept);
-    e.matmul(left, part, {d}, {.alpha = std::sqrt(double(rows) / double(q.bank.cols))});
+    ops::matmul(left, part, {d}, {.alpha = std::sqrt(double(rows) / double(q.bank.cols))});
   }
 
  private:

@@ -2,6 +2,7 @@
 //
 //   d = sign(b1 m + (1 - b1) g)        m <- b2 m + (1 - b2) g
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -19,12 +20,11 @@ class Lion final : public Optimizer {
     return {{"m", {bank.count, bank.rows, bank.cols}}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    const Engine& e = engine(q.gradient.device());
     Tensor& m = q.state["m"];
-    e.scale(beta1_, m, {d});
-    e.scale(1 - beta1_, q.gradient, {d, true});
-    e.map(Unary::sign, d, d);
-    e.lerp(1 - beta2_, q.gradient, m);
+    ops::scale(beta1_, m, {d});
+    ops::scale(1 - beta1_, q.gradient, {d, true});
+    ops::map(Unary::sign, d, d);
+    ops::lerp(1 - beta2_, q.gradient, m);
   }
 
  private:

@@ -16,6 +16,7 @@
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
 #include "optim/scale.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -52,8 +53,7 @@ class Muon final : public Optimizer {
     Tensor& m = q.state["momentum"];
     Tensor u(m.shape(), orthogonalization_.type(m), m.device());
     double fresh = ema_ ? 1 - momentum_ : 1;
-    engine(m.device())
-        .momentum(q.gradient, m, u, momentum_, fresh, nesterov_ ? momentum_ : 1,
+    ops::momentum(q.gradient, m, u, momentum_, fresh, nesterov_ ? momentum_ : 1,
                   nesterov_ ? fresh : 0);
     return u;
   }

@@ -22,6 +22,7 @@
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
 #include "optim/scale.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -59,42 +60,40 @@ class NorMuon final : public Optimizer {
   Tensor begin(const Question& q) const override {
     Tensor& m = q.state["momentum"];
     Tensor u(m.shape(), orthogonalization_.type(m), m.device());
-    engine(m.device())
-        .momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
+    ops::momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
                   nesterov_ ? 1 - momentum_ : 0);
     return u;
   }
   void direction(const Question& q, Tensor& d) const override {
     Tensor &v = q.state["v"], u = q.gradient;
-    const Engine& e = engine(v.device());
     orthogonalize(u, orthogonalization_, 1, d);
     bool columns = by_columns(q.bank);
     double shared = double(columns ? q.bank.rows : q.bank.cols);  // elements of a neuron
     Tensor s = like(v), inverse = like(v);
     columns ? mean_square_of_columns(d, s) : mean_square_of_rows(d, s);
-    e.lerp(1 - beta2_, s, v);
+    ops::lerp(1 - beta2_, s, v);
 
-    e.copy(v, inverse);
+    ops::copy(v, inverse);
     at_least(floor_, inverse);
-    e.map(Unary::sqrt, inverse, inverse);
+    ops::map(Unary::sqrt, inverse, inverse);
     add(eps_, inverse);
-    e.map(Unary::reciprocal, inverse, inverse);
+    ops::map(Unary::reciprocal, inverse, inverse);
 
     // after = |w|^2, before = |o|^2 or 0.04 m n; a matrix of zeros stays one.
     Tensor w = like(v), after({q.bank.count}, v.dtype(), v.device()), before = like(after);
-    e.zip(Binary::mul, s, inverse, w);
-    e.zip(Binary::mul, w, inverse, w);
-    e.sum(shared, w, after);
+    ops::zip(Binary::mul, s, inverse, w);
+    ops::zip(Binary::mul, w, inverse, w);
+    ops::sum(shared, w, after);
     if (rescale_ == "norm") {
       double scale = shape_scale(scale_, q.bank.rows, q.bank.cols);
-      e.sum(shared * scale * scale, s, before);
+      ops::sum(shared * scale * scale, s, before);
     } else {
-      e.fill(before, 0.04 * double(q.bank.rows * q.bank.cols));
+      ops::fill(before, 0.04 * double(q.bank.rows * q.bank.cols));
     }
     at_least(1e-10, after);  // what is left of a dead gradient fades, and squares stay in range
-    e.zip(Binary::div, before, after, after);
-    e.map(Unary::sqrt, after, after);
-    e.scale({1, after}, inverse, {inverse});
+    ops::zip(Binary::div, before, after, after);
+    ops::map(Unary::sqrt, after, after);
+    ops::scale({1, after}, inverse, {inverse});
     columns ? scale_columns(inverse, d) : scale_rows(inverse, d);
   }
 
@@ -121,30 +120,28 @@ class NorMuon final : public Optimizer {
 
   // o (K, m, n) -> s (K, m), and o <- diag(f) o
   static void mean_square_of_rows(const Tensor& o, Tensor& s) {
-    const Engine& e = engine(o.device());
     Tensor flat = s.view({s.numel()});
-    e.sum_of_squares(o.view({s.numel(), o.cols()}), flat);
-    e.scale(1 / double(o.cols()), flat, {flat});
+    ops::sum_of_squares(o.view({s.numel(), o.cols()}), flat);
+    ops::scale(1 / double(o.cols()), flat, {flat});
   }
   static void scale_rows(const Tensor& f, Tensor& o) {
     Tensor rows = o.view({f.numel(), o.cols()});
-    engine(o.device()).scale({1, f.view({f.numel()})}, rows, {rows});
+    ops::scale({1, f.view({f.numel()})}, rows, {rows});
   }
   // The same of columns, (K, n), matrix by matrix.
   static void mean_square_of_columns(const Tensor& o, Tensor& s) {
-    const Engine& e = engine(o.device());
     Tensor squares(o.shape(), o.dtype(), o.device());
-    e.map(Unary::square, o, squares);
+    ops::map(Unary::square, o, squares);
     for (int64_t k = 0; k < o.shape()[0]; k++) {
       Tensor sums = s.slice(k, k + 1).view({o.cols()});
-      e.sum_rows(matrix(squares, k), {sums});
+      ops::sum_rows(matrix(squares, k), {sums});
     }
-    e.scale(1 / double(o.shape()[1]), s, {s});
+    ops::scale(1 / double(o.shape()[1]), s, {s});
   }
   static void scale_columns(const Tensor& f, Tensor& o) {
     for (int64_t k = 0; k < o.shape()[0]; k++) {
       Tensor one = matrix(o, k);
-      engine(o.device()).zip(Binary::mul, one, f.slice(k, k + 1).view({o.cols()}), one);
+      ops::zip(Binary::mul, one, f.slice(k, k + 1).view({o.cols()}), one);
     }
   }
 

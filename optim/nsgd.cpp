@@ -2,6 +2,7 @@
 //
 //   m <- mu m + (1 - mu) g        d = m / |m|_F        of every parameter by itself
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -15,14 +16,13 @@ class NormalizedSgd final : public Optimizer {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    const Engine& e = engine(q.gradient.device());
     Tensor& m = q.state["momentum"];
-    e.lerp(1 - momentum_, q.gradient, m);
+    ops::lerp(1 - momentum_, q.gradient, m);
     auto numbers = [&] { return Tensor({q.bank.count}, m.dtype(), m.device()); };
     Tensor factor = numbers(), squared = numbers();
-    e.copy(m, d);
-    e.normalizers(d, 1e-30, factor, squared);  // in range even where squares of m are not
-    e.scale({1, factor}, d, {d});
+    ops::copy(m, d);
+    ops::normalizers(d, 1e-30, factor, squared);  // in range even where squares of m are not
+    ops::scale({1, factor}, d, {d});
   }
 
  private:

@@ -1,7 +1,7 @@
 // optim/numbers.h - small steps that formulas of optimizers have in common.
 #pragma once
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -9,30 +9,30 @@ inline Tensor like(const Tensor& x) { return Tensor(x.shape(), x.dtype(), x.devi
 
 inline Tensor constant(double value, const Tensor& shaped) {
   Tensor x = like(shaped);
-  engine(x.device()).fill(x, value);
+  ops::fill(x, value);
   return x;
 }
 
 inline void add(double value, Tensor& x) {  // x <- x + value
-  engine(x.device()).scale(1, constant(value, x), {x, true});
+  ops::scale(1, constant(value, x), {x, true});
 }
 
 inline void at_least(double value, Tensor& x) {  // x <- max(x, value)
-  engine(x.device()).zip(Binary::maximum, x, constant(value, x), x);
+  ops::zip(Binary::maximum, x, constant(value, x), x);
 }
 
 // (K): the Frobenius norms of the K parts of x, in x's type.
 inline Tensor norms(int64_t parts, const Tensor& x) {
   Tensor norm({parts}, x.dtype(), x.device());
-  engine(x.device()).sum_of_squares(x, norm);
-  engine(x.device()).map(Unary::sqrt, norm, norm);
+  ops::sum_of_squares(x, norm);
+  ops::map(Unary::sqrt, norm, norm);
   return norm;
 }
 
 // x <- factor x / divisor, part by part: one divisor for each.
 inline void divide_parts(double factor, Tensor divisor, Tensor& x) {
-  engine(x.device()).map(Unary::reciprocal, divisor, divisor);
-  engine(x.device()).scale({factor, divisor}, x, {x});
+  ops::map(Unary::reciprocal, divisor, divisor);
+  ops::scale({factor, divisor}, x, {x});
 }
 
 }  // namespace murmur

@@ -34,7 +34,7 @@ struct Question {
   const Tensor value;     // W before the step
   State& state;
   const Tensor number;  // of the step, from 1: (1) fp64, a tensor so that a captured step can be
-                        // replayed (tensor/engine.h)
+                        // replayed (tensor/backend.h)
   // Most optimizers have no use for these:
   const Factor rate;   // the learning rate of this step
   const double decay;  // the weight decay of this bank

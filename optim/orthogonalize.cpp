@@ -7,61 +7,62 @@
 #include "optim/numbers.h"
 #include "optim/orthogonalizers.h"
 #include "optim/svd.h"
+#include "tensor/backend.h"
 #include "tensor/nearest.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
 
 // The matrices of a bank and what multiplies them, from whichever side is the smaller one.
 struct Side {
-  const Engine& e;
   bool tall;
   int64_t count, small;
   Tensor squared;  // f^2 of every matrix
 
   void gram(const Tensor& y, Tensor& g) const {  // A = f^2 Y Y^T
-    e.matmul(y, y, {g},
-             {.transpose_a = tall, .transpose_b = !tall, .alpha = {1, squared}, .symmetric = true});
+    ops::matmul(
+        y, y, {g},
+        {.transpose_a = tall, .transpose_b = !tall, .alpha = {1, squared}, .symmetric = true});
   }
   void apply(const Tensor& p, const Tensor& y, double beta, Tensor& next) const {  // P Y + beta Y
-    e.matmul(tall ? y : p, tall ? p : y, {next}, {.plus = y, .beta = beta});
+    ops::matmul(tall ? y : p, tall ? p : y, {next}, {.plus = y, .beta = beta});
   }
   // alpha x y + beta plus of symmetric matrices that commute: the result is symmetric again.
   void commuting(const Tensor& x, const Tensor& y, double alpha, const Tensor& plus, double beta,
                  Tensor& to) const {
-    e.matmul(x, y, {to}, {.alpha = alpha, .plus = plus, .beta = beta, .symmetric = true});
+    ops::matmul(x, y, {to}, {.alpha = alpha, .plus = plus, .beta = beta, .symmetric = true});
   }
   void polynomial(const Quintic& p, const Tensor& a, Tensor& to) const {  // b A + c A A
-    p.c == 0 ? e.scale(p.b, a, {to}) : commuting(a, a, p.c, a, p.b, to);
+    p.c == 0 ? ops::scale(p.b, a, {to}) : commuting(a, a, p.c, a, p.b, to);
   }
 
   // X <- diag(rows) X and X <- X diag(columns); both (count, length).
   void scale_rows(const Tensor& by, Tensor& x) const {
     Tensor rows = x.view({by.numel(), x.cols()});
-    e.scale({1, by.view({by.numel()})}, rows, {rows});
+    ops::scale({1, by.view({by.numel()})}, rows, {rows});
   }
   void scale_columns(const Tensor& by, Tensor& x) const {
     for (int64_t k = 0; k < count; k++) {
       Tensor one = x.slice(k, k + 1).view({x.shape()[1], x.shape()[2]});
-      e.zip(Binary::mul, one, by.slice(k, k + 1).view({x.shape()[2]}), one);
+      ops::zip(Binary::mul, one, by.slice(k, k + 1).view({x.shape()[2]}), one);
     }
   }
 };
 
 // Y <- diag(s) Y and A <- diag(s) A diag(s), s_i = (sum_j |A_ij|)^(-1/2) / safety.
 void precondition(const Side& side, double safety, Tensor& y, Tensor& gram, Tensor& scratch) {
-  const Engine& e = side.e;
   Shape shape{side.count, side.small};
   Tensor s(shape, compute_type(y.dtype()), y.device()), rounded(shape, y.dtype(), y.device());
-  e.map(Unary::abs, gram, scratch);
+  ops::map(Unary::abs, gram, scratch);
   Tensor sums = s.view({s.numel()});
-  e.sum(1, scratch.view({s.numel(), side.small}), sums);
+  ops::sum(1, scratch.view({s.numel(), side.small}), sums);
   at_least(1e-7, s);  // rows of zeros
-  e.map(Unary::sqrt, s, s);
-  e.map(Unary::reciprocal, s, s);
-  e.scale(1 / safety, s, {s});
-  e.copy(s, rounded);  // the same numbers everywhere, or A would not stay symmetric
-  e.copy(rounded, s);
+  ops::map(Unary::sqrt, s, s);
+  ops::map(Unary::reciprocal, s, s);
+  ops::scale(1 / safety, s, {s});
+  ops::copy(s, rounded);  // the same numbers everywhere, or A would not stay symmetric
+  ops::copy(rounded, s);
   side.scale_rows(s, gram);
   side.scale_columns(rounded, gram);
   side.tall ? side.scale_columns(rounded, y) : side.scale_rows(s, y);
@@ -90,10 +91,10 @@ void steps_on_gram(const Side& side, const Orthogonalizer& method, int steps, bo
     if (since == 0 && (step > 0 || !have_gram)) side.gram(y, r);
     side.polynomial(method.polynomial(step), r, z);
     if (since == 0) {
-      side.e.copy(z, p);
+      ops::copy(z, p);
     } else {  // (power I + P)(a I + Z) = power a I + a P + power Z + P Z
       side.commuting(p, z, 1, p, a, q);
-      side.e.scale(power, z, {q, true});
+      ops::scale(power, z, {q, true});
       std::swap(p, q);
     }
     power *= a;
@@ -130,7 +131,7 @@ std::vector<Option> Orthogonalization::options() {
 DType Orthogonalization::type(const Tensor& like) const {
   if (dtype == "bf16") return DType::bf16;
   if (dtype == "fp32") return DType::f32;
-  bool half = like.dtype() == DType::f32 && engine(like.device()).fast_bf16() &&
+  bool half = like.dtype() == DType::f32 && backend(like.device()).fast_bf16() &&
               !find_orthogonalizer(method).wants_fp32;
   return half ? DType::bf16 : like.dtype();
 }
@@ -138,23 +139,22 @@ DType Orthogonalization::type(const Tensor& like) const {
 void orthogonalize(Tensor& bank, const Orthogonalization& how, double scale, Tensor& result) {
   check(bank.shape().rank() == 3,
         [&] { return "orthogonalize: " + text(bank) + " is no bank (K, m, n)"; });
-  const Engine& e = engine(bank.device());
   const Orthogonalizer& method = find_orthogonalizer(how.method);
   int64_t rows = bank.shape()[1], cols = bank.shape()[2];
   if (method.steps == 0) {
     polar_factors(bank, result);
-    return e.scale(scale, result, {result});
+    return ops::scale(scale, result, {result});
   }
-  Side side{e, rows > cols, bank.shape()[0], std::min(rows, cols), {}};
+  Side side{rows > cols, bank.shape()[0], std::min(rows, cols), {}};
   auto make = [&](Shape shape, DType type) { return Tensor(shape, type, bank.device()); };
   DType exact = compute_type(bank.dtype());
   Tensor f = make({side.count}, exact);
   side.squared = make({side.count}, exact);
   double safety = method.preconditioned ? 1 : method.safety;
-  e.normalizers(bank, method.eps / safety, f, side.squared);
+  ops::normalizers(bank, method.eps / safety, f, side.squared);
   if (safety != 1) {
-    e.scale(1 / safety, f, {f});
-    e.scale(1 / (safety * safety), side.squared, {side.squared});
+    ops::scale(1 / safety, f, {f});
+    ops::scale(1 / (safety * safety), side.squared, {side.squared});
   }
   Tensor y = bank, next = make(bank.shape(), bank.dtype());
   Tensor gram = make({side.count, side.small, side.small}, bank.dtype());
@@ -167,7 +167,7 @@ void orthogonalize(Tensor& bank, const Orthogonalization& how, double scale, Ten
   int steps = how.steps ? int(how.steps) : method.steps;
   (on_gram ? steps_on_gram : steps_on_whole)(side, method, steps, method.preconditioned, y, next,
                                              gram, poly);
-  e.scale({scale, f}, y, {result});
+  ops::scale({scale, f}, y, {result});
 }
 
 }  // namespace murmur

@@ -14,6 +14,7 @@
 // Meant for --schedule constant with a warm-up.
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -33,39 +34,38 @@ class ScheduleFreeAdamW final : public Optimizer {
   }
   bool decays_itself() const override { return true; }
   void direction(const Question& q, Tensor& d) const override {
-    const Engine& e = engine(d.device());
     Tensor &o = q.state["o"], &largest = q.state["largest_rate"], &sum = q.state["weights"];
     Tensor u = like(o), g = constant(0, o);
-    e.adam(q.gradient, g, q.state["v"], u, 0, beta2_, eps_, q.number);
-    if (q.decay != 0) e.scale(q.decay, q.value, {u, true});
+    ops::adam(q.gradient, g, q.state["v"], u, 0, beta2_, eps_, q.number);
+    if (q.decay != 0) ops::scale(q.decay, q.value, {u, true});
 
     // One number for every matrix of the bank; all are alike.
     const Tensor one = constant(1, sum);
     Tensor rate = like(sum), w = like(sum), c = like(sum), rest = like(sum), by = like(sum);
-    e.scale(q.rate, one, {rate});
-    e.zip(Binary::maximum, largest, rate, largest);
-    e.map(Unary::square, largest, w);
-    e.scale(1, w, {sum, true});
-    e.copy(sum, c);
+    ops::scale(q.rate, one, {rate});
+    ops::zip(Binary::maximum, largest, rate, largest);
+    ops::map(Unary::square, largest, w);
+    ops::scale(1, w, {sum, true});
+    ops::copy(sum, c);
     at_least(1e-30, c);
-    e.zip(Binary::div, w, c, c);
-    e.zip(Binary::sub, one, c, rest);  // 1 - c
+    ops::zip(Binary::div, w, c, c);
+    ops::zip(Binary::sub, one, c, rest);  // 1 - c
 
-    e.scale(-beta1_, rest, {by});
+    ops::scale(-beta1_, rest, {by});
     add(1, by);  // 1 - b1 (1 - c)
-    e.scale({1, by}, u, {d});
-    e.copy(rate, by);
+    ops::scale({1, by}, u, {d});
+    ops::copy(rate, by);
     at_least(1e-30, by);
-    e.zip(Binary::div, c, by, by);  // c / lr
-    e.scale({-1, by}, o, {d, true});
+    ops::zip(Binary::div, c, by, by);  // c / lr
+    ops::scale({-1, by}, o, {d, true});
 
-    e.scale({1, rest}, o, {o});
-    e.zip(Binary::mul, rest, rate, by);
-    e.scale({-beta1_, by}, u, {o, true});
+    ops::scale({1, rest}, o, {o});
+    ops::zip(Binary::mul, rest, rate, by);
+    ops::scale({-beta1_, by}, u, {o, true});
   }
   bool averages() const override { return true; }
   void evaluation_value(const State& state, Tensor& value) const override {
-    engine(value.device()).scale(1 - 1 / beta1_, state.at("o"), {value, true});
+    ops::scale(1 - 1 / beta1_, state.at("o"), {value, true});
   }
 
  private:

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -26,19 +27,18 @@ class Sen final : public Optimizer {
     return {{"m", {bank.count, bank.rows, bank.cols}}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    const Engine& e = engine(d.device());
     double t = item(q.number), b = momentum_ / std::sqrt(t);
     Tensor& m = q.state["m"];
     Tensor news(d.shape(), d.dtype(), d.device()), length(news.shape(), news.dtype(), d.device());
-    e.zip(Binary::sub, q.gradient, m, news);
-    e.fill(length, tau_ * std::pow(t + 1, 1.6));
-    e.zip(Binary::mul, news, news, d);
-    e.scale(t + 1, d, {length, true});
-    e.map(Unary::sqrt, length, length);
-    e.zip(Binary::div, news, length, news);
-    e.lerp(1 - b, news, m);
-    if (phi_ != 1) e.scale((1 - b) * (phi_ - 1), news, {m, true});
-    e.scale(std::pow(t, -0.2), m, {d});
+    ops::zip(Binary::sub, q.gradient, m, news);
+    ops::fill(length, tau_ * std::pow(t + 1, 1.6));
+    ops::zip(Binary::mul, news, news, d);
+    ops::scale(t + 1, d, {length, true});
+    ops::map(Unary::sqrt, length, length);
+    ops::zip(Binary::div, news, length, news);
+    ops::lerp(1 - b, news, m);
+    if (phi_ != 1) ops::scale((1 - b) * (phi_ - 1), news, {m, true});
+    ops::scale(std::pow(t, -0.2), m, {d});
   }
 
  private:

@@ -2,6 +2,7 @@
 //
 //   m <- mu m + g        d = m, or g + mu m with nesterov        (mu = 0: d = g)
 #include "optim/optimizer.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -19,8 +20,7 @@ class Sgd final : public Optimizer {
     return {{"momentum", {bank.count, bank.rows, bank.cols}}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    engine(d.device())
-        .momentum(q.gradient, q.state["momentum"], d, momentum_, 1, nesterov_ ? momentum_ : 1,
+    ops::momentum(q.gradient, q.state["momentum"], d, momentum_, 1, nesterov_ ? momentum_ : 1,
                   nesterov_ ? 1 : 0);
   }
 

@@ -18,22 +18,22 @@
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/svd.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
 
 // left^T x right, or with `back` left x right^T. An empty basis is the identity.
 Tensor turned(const Tensor& left, const Tensor& x, const Tensor& right, bool back) {
-  const Engine& e = engine(x.device());
   Tensor y = x;
   if (left) {
     Tensor next = like(x);
-    e.matmul(left, y, {next}, {.transpose_a = !back});
+    ops::matmul(left, y, {next}, {.transpose_a = !back});
     y = next;
   }
   if (right) {
     Tensor next = like(x);
-    e.matmul(y, right, {next}, {.transpose_b = back});
+    ops::matmul(y, right, {next}, {.transpose_b = back});
     y = next;
   }
   return y;
@@ -42,13 +42,12 @@ Tensor turned(const Tensor& left, const Tensor& x, const Tensor& right, bool bac
 // One power iteration of every basis, columns by decreasing eigenvalue; returns, matrix by matrix,
 // where each column was before.
 std::vector<std::vector<int64_t>> refresh(const Tensor& statistic, Tensor& basis) {
-  const Engine& e = cpu_engine();
   int64_t count = basis.shape()[0], n = basis.shape()[2];
   Tensor s(basis.shape(), DType::f64), q(basis.shape(), DType::f64),
       product(basis.shape(), DType::f64);
-  engine(basis.device()).copy(statistic, s);
-  engine(basis.device()).copy(basis, q);
-  e.matmul(s, q, {product}, {});
+  ops::copy(statistic, s);
+  ops::copy(basis, q);
+  ops::matmul(s, q, {product}, {});
   std::vector<std::vector<int64_t>> orders;
   for (int64_t k = 0; k < count; k++) {
     const double *before = q.data<double>() + k * n * n,
@@ -67,8 +66,8 @@ std::vector<std::vector<int64_t>> refresh(const Tensor& statistic, Tensor& basis
     }
     orders.push_back(std::move(order));
   }
-  e.orthonormal_columns(s, q);
-  engine(basis.device()).copy(q, basis);
+  ops::orthonormal_columns(s, q);
+  ops::copy(q, basis);
   return orders;
 }
 
@@ -76,7 +75,7 @@ std::vector<std::vector<int64_t>> refresh(const Tensor& statistic, Tensor& basis
 void reorder(const std::vector<std::vector<int64_t>>& orders, bool rows, Tensor& x) {
   int64_t m = x.shape()[1], n = x.shape()[2];
   Tensor from(x.shape(), DType::f64), to(x.shape(), DType::f64);
-  engine(x.device()).copy(x, from);
+  ops::copy(x, from);
   for (int64_t k = 0; k < x.shape()[0]; k++) {
     const std::vector<int64_t>& order = orders[size_t(k)];
     const double* a = from.data<double>() + k * m * n;
@@ -86,7 +85,7 @@ void reorder(const std::vector<std::vector<int64_t>>& orders, bool rows, Tensor&
         b[i * n + j] = rows ? a[order[size_t(i)] * n + j] : a[i * n + order[size_t(j)]];
     }
   }
-  engine(x.device()).copy(to, x);
+  ops::copy(to, x);
 }
 
 class Soap final : public Optimizer {
@@ -117,7 +116,6 @@ class Soap final : public Optimizer {
   }
 
   void direction(const Question& q, Tensor& d) const override {
-    const Engine& e = engine(d.device());
     auto kept = [&](const char* name) {
       auto it = q.state.find(name);
       return it == q.state.end() ? Tensor() : it->second;
@@ -132,21 +130,21 @@ class Soap final : public Optimizer {
       gather();
       if (left) eigenvectors(left, left_basis);
       if (right) eigenvectors(right, right_basis);
-      return e.fill(d, 0);
+      return ops::fill(d, 0);
     }
     Tensor m = kept("m"), v = kept("v"), w = like(m);
     Tensor g = turned(left_basis, q.gradient, right_basis, false);
-    e.lerp(1 - beta1_, g, m);
-    e.map(Unary::square, g, w);
-    e.lerp(1 - beta2_, w, v);
-    e.map(Unary::sqrt, v, w);
+    ops::lerp(1 - beta1_, g, m);
+    ops::map(Unary::square, g, w);
+    ops::lerp(1 - beta2_, w, v);
+    ops::map(Unary::sqrt, v, w);
     add(eps_, w);
-    e.zip(Binary::div, m, w, w);
+    ops::zip(Binary::div, m, w, w);
     double k = double(updates);
     double correction = std::sqrt(1 - std::pow(beta2_, k)) / (1 - std::pow(beta1_, k));
     double rate = q.rate.value * (q.rate.by ? item(q.rate.by) : 1);
-    e.scale(correction * (1 - rate * q.decay), turned(left_basis, w, right_basis, true), {d});
-    if (q.decay != 0) e.scale(q.decay, q.value, {d, true});
+    ops::scale(correction * (1 - rate * q.decay), turned(left_basis, w, right_basis, true), {d});
+    if (q.decay != 0) ops::scale(q.decay, q.value, {d, true});
 
     bool due = updates % frequency_ == 0;
     Tensor unturned = due ? turned(left_basis, m, right_basis, true) : Tensor();
@@ -154,16 +152,16 @@ class Soap final : public Optimizer {
     if (!due) return;
     if (left) reorder(refresh(left, left_basis), true, v);
     if (right) reorder(refresh(right, right_basis), false, v);
-    e.copy(turned(left_basis, unturned, right_basis, false), m);
+    ops::copy(turned(left_basis, unturned, right_basis, false), m);
   }
 
  private:
   // statistic <- bs statistic + (1 - bs) g g^T  (g^T g)
   void lerp_product(const Tensor& g, bool of_rows, Tensor& statistic) const {
-    const Engine& e = engine(g.device());
     Tensor product = like(statistic);
-    e.matmul(g, g, {product}, {.transpose_a = !of_rows, .transpose_b = of_rows, .symmetric = true});
-    e.lerp(1 - shampoo_beta_, product, statistic);
+    ops::matmul(g, g, {product},
+                {.transpose_a = !of_rows, .transpose_b = of_rows, .symmetric = true});
+    ops::lerp(1 - shampoo_beta_, product, statistic);
   }
 
   double beta1_ = 0.95, beta2_ = 0.95, shampoo_beta_ = 0.95, eps_ = 1e-8;

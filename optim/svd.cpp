@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -62,7 +62,7 @@ void orthogonalize_columns(Columns& x, Columns* v) {
 // In doubles on the CPU.
 Tensor exact(const Tensor& x) {
   Tensor here({x.shape()}, DType::f64);
-  engine(x.device()).copy(x, here);
+  ops::copy(x, here);
   return here;
 }
 
@@ -107,7 +107,7 @@ void polar_factors(const Tensor& bank, Tensor& result) {
   int64_t m = bank.shape()[1], n = bank.shape()[2];
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t k = 0; k < bank.shape()[0]; k++) polar_factor(m, n, x.data<double>() + k * m * n);
-  engine(result.device()).copy(x, result);
+  ops::copy(x, result);
 }
 
 // The columns of A V = V S, longest first, are eigenvectors but for their lengths; those of length
@@ -137,8 +137,8 @@ void eigenvectors(const Tensor& bank, Tensor& result) {
         a[i * n + j] = length > nothing ? columns[order[j]][i] / length : 0;
     }
   }
-  cpu_engine().orthonormal_columns(x, vectors);
-  engine(result.device()).copy(vectors, result);
+  ops::orthonormal_columns(x, vectors);
+  ops::copy(vectors, result);
 }
 
 }  // namespace murmur

@@ -8,6 +8,7 @@
 #include <exception>
 
 #include "optim/qk_clip.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -49,8 +50,7 @@ Tensor first_state(const StateShape& s, const Bank& bank, const Tensor& like) {
     int64_t blocks = bank.count / int64_t(bank.members.size());
     const std::string& name = bank.members[size_t(k / blocks)]->name;
     Tensor one = x.slice(k, k + 1);
-    engine(x.device())
-        .random_normal(uint64_t(k % blocks), stream_of(name + "." + s.name), 0, s.deviation, one);
+    ops::random_normal(uint64_t(k % blocks), stream_of(name + "." + s.name), 0, s.deviation, one);
   }
   return x;
 }
@@ -86,9 +86,8 @@ Update::Part Update::make_part(const Route* route, size_t i) const {
 }
 
 void Update::set_step(int64_t step, double schedule_factor) {
-  const Engine& e = engine(step_.device());
-  e.copy(Tensor::of({double(step)}, {1}, DType::f64), step_);
-  e.copy(Tensor::of({schedule_factor}, {1}, DType::f64), schedule_);
+  ops::copy(Tensor::of({double(step)}, {1}, DType::f64), step_);
+  ops::copy(Tensor::of({schedule_factor}, {1}, DType::f64), schedule_);
   clip_norm_ = clip_.norm * std::pow(double(step), clip_.growth);
 }
 
@@ -98,7 +97,7 @@ void Update::require_finite(double squares) const {
   for (const Bank& bank : share_.banks) {
     for (int64_t k = 0; k < bank.count; k++) {
       Tensor own({1}, DType::f64, bank.gradient.device());
-      engine(own.device()).sum_of_squares(bank.gradient.slice(k, k + 1), own);
+      ops::sum_of_squares(bank.gradient.slice(k, k + 1), own);
       if (!std::isfinite(item(own))) {
         throw Error(where + "the gradient of '" + bank.members[size_t(k)]->name +
                     "' is not finite; lower the learning rate or clip the gradient");
@@ -111,22 +110,21 @@ void Update::require_finite(double squares) const {
 
 void Update::measure() {
   const Tensor& g = parameters_.gradients();
-  const Engine& e = engine(g.device());
   if (everything_) {
-    e.sum_of_squares(g, squares_);
+    ops::sum_of_squares(g, squares_);
   } else {
-    e.fill(squares_, 0);
+    ops::fill(squares_, 0);
     Tensor own(squares_.shape(), squares_.dtype(), squares_.device());
     for (const Bank& bank : share_.banks) {
-      e.sum_of_squares(bank.gradient, own);
-      e.scale(1, own, {squares_, true});
+      ops::sum_of_squares(bank.gradient, own);
+      ops::scale(1, own, {squares_, true});
     }
   }
   if (share_.sum_squares) share_.sum_squares(squares_);
   if (g.device() == Device::cpu) require_finite(item(squares_));
   clips_now_ = clip_norm_ > 0;
   if (clips_now_) {
-    e.clip_factor(squares_, clip_norm_, clip_.exactly, clip_factor_);
+    ops::clip_factor(squares_, clip_norm_, clip_.exactly, clip_factor_);
     if (g.device() == Device::cpu) clips_now_ = item(clip_factor_) != 1;  // known: spare the pass
   }
 }
@@ -172,7 +170,7 @@ Tensor Update::clipped(const Bank& bank) const {
   if (!clips_now_) return bank.gradient;
   const Tensor& g = bank.gradient;
   Tensor gradient(g.shape(), g.dtype(), g.device());
-  engine(g.device()).scale({1, clip_factor_}, g, {gradient});
+  ops::scale({1, clip_factor_}, g, {gradient});
   return gradient;
 }
 
@@ -188,9 +186,8 @@ void Update::step_bank(Part& part, Bank& bank, State& state) {
   Tensor direction(bank.value.shape(), bank.value.dtype(), bank.value.device());
   Tensor begun = optimizer.begin(question(part, bank, clipped(bank), bank.value, state));
   optimizer.direction(question(part, bank, begun, bank.value, state), direction);
-  engine(bank.value.device())
-      .descend(part.rate(schedule_), decay_of_step(optimizer, part.decay()),
-               optimizer.cautious_decay, direction, bank.value, bank.shadow);
+  ops::apply_update(part.rate(schedule_), decay_of_step(optimizer, part.decay()),
+                    optimizer.cautious_decay, direction, bank.value, bank.shadow);
 }
 
 // On cores of a CPU, a matrix to each: everything about it happens in one core's cache, and nobody
@@ -233,7 +230,6 @@ void Update::step_slices(Part& part) {
   Bank& bank = part.bank;
   const Optimizer& optimizer = part.optimizer();
   Device device = bank.value.device();
-  const Engine& e = engine(device);
   int64_t n = bank.value.numel(), slice = device == Device::cpu ? std::min(n, kSlice) : n;
   if (n == 0) return;
   int64_t slices = (n + slice - 1) / slice, threads = slices > 1 ? omp_get_max_threads() : 1;
@@ -249,15 +245,15 @@ void Update::step_slices(Part& part) {
     if (bank.shadow) shadow = flat(bank.shadow).slice(begin, end);
     if (clips_now_) {
       Tensor scaled = buffers.slice(slice, slice + end - begin);
-      e.scale({1, clip_factor_}, gradient, {scaled});
+      ops::scale({1, clip_factor_}, gradient, {scaled});
       gradient = scaled;
     }
     State state;
     for (auto& [name, tensor] : part.state) state[name] = flat(tensor).slice(begin, end);
     Tensor begun = optimizer.begin(question(part, bank, gradient, value, state));
     optimizer.direction(question(part, bank, begun, value, state), direction);
-    e.descend(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay, direction,
-              value, shadow);
+    ops::apply_update(rate, decay_of_step(optimizer, part.decay()), optimizer.cautious_decay,
+                      direction, value, shadow);
   };
   if (slices == 1) return update_slice(0);  // its kernels use all threads themselves
 #pragma omp parallel for schedule(static)
@@ -278,7 +274,6 @@ Tensor Update::as_blocks(const Tensor& x, const Part& part) {
 // where the matrix is put together, and the direction's rows back.
 void Update::step_rows(std::vector<size_t> parts) {
   Device device = parameters_.values().device();
-  const Engine& e = engine(device);
   std::vector<Tensor> rows(parts_.size()), values(rows), whole(rows), whole_values(rows),
       found(rows);
   bool any_values = false;
@@ -325,8 +320,8 @@ void Update::step_rows(std::vector<size_t> parts) {
   for (size_t i : parts) {
     Part& part = parts_[i];
     if (part.bank.value.numel() == 0) continue;
-    e.descend(part.rate(schedule_), decay_of_step(part.optimizer(), part.decay()),
-              part.optimizer().cautious_decay, rows[i], part.bank.value, part.bank.shadow);
+    ops::apply_update(part.rate(schedule_), decay_of_step(part.optimizer(), part.decay()),
+                      part.optimizer().cautious_decay, rows[i], part.bank.value, part.bank.shadow);
   }
 }
 
@@ -338,9 +333,8 @@ bool Update::averages() const {
 void Update::with_evaluation_values(const std::function<void()>& work) {
   if (!averages()) return work();
   Tensor& values = parameters_.values();
-  const Engine& e = engine(values.device());
   Tensor training(values.shape(), values.dtype(), values.device());
-  e.copy(values, training);
+  ops::copy(values, training);
   std::vector<Tensor> rows(parts_.size()), whole(rows);  // of matrices that are elsewhere
   bool of_rows = false;
   for (size_t i = 0; i < parts_.size(); i++) {
@@ -365,7 +359,7 @@ void Update::with_evaluation_values(const std::function<void()>& work) {
   }
   parameters_.refresh_shadow();
   auto put_back = [&] {
-    e.copy(training, values);
+    ops::copy(training, values);
     parameters_.refresh_shadow();
   };
   try {

@@ -45,7 +45,7 @@ class Update {
   //   W <- (1 - lr decay) W - lr direction(g)              lr = schedule factor x route's rate
   //   W_q, W_k shrink where scores are too large           optim/qk_clip.h, on request
   // `step` counts from 1. Two calls, because what depends on the step lies on the device: apply()
-  // alone can be captured and replayed (tensor/engine.h).
+  // alone can be captured and replayed (tensor/backend.h).
   void set_step(int64_t step, double schedule_factor);
   void apply();
   void step(int64_t step, double schedule_factor) { set_step(step, schedule_factor), apply(); }

@@ -7,7 +7,7 @@ namespace murmur {
 
 // Calls f(T{}) with T = float, bf16 or double.
 template <class F>
-auto dispatch(DType dtype, const char* op, const F& f) {
+auto dispatch(DType dtype, const F& f) {
   switch (dtype) {
     case DType::f32:
       return f(float{});
@@ -18,20 +18,20 @@ auto dispatch(DType dtype, const char* op, const F& f) {
     case DType::i32:
       break;
   }
-  throw Error(std::string(op) + ": not for " + name_of(dtype) + " tensors");
+  throw Error(std::string("not for ") + name_of(dtype) + " tensors");
 }
 
 // The same without double, for a device whose kernels are not made for it.
 template <class F>
-auto dispatch_single(DType dtype, const char* op, const F& f) {
+auto dispatch_single(DType dtype, const F& f) {
   if (dtype == DType::f32) return f(float{});
   if (dtype == DType::bf16) return f(bf16{});
-  throw Error(std::string(op) + ": not for " + name_of(dtype) + " tensors on this device");
+  throw Error(std::string("not for ") + name_of(dtype) + " tensors on this device");
 }
 
-inline void check_same(const char* op, const Tensor& a, const Tensor& b) {
+inline void check_same(const Tensor& a, const Tensor& b) {
   check(a.shape() == b.shape() && a.dtype() == b.dtype(),
-        [&] { return std::string(op) + ": " + text(a) + " against " + text(b); });
+        [&] { return text(a) + " against " + text(b); });
 }
 
 // A flat range of a contiguous tensor, or row by row: calls f(row, begin_column, end_column) so

@@ -39,6 +39,12 @@ struct bf16 {
   uint16_t bits = 0;
 
   bf16() = default;
+  bf16(const bf16&) = default;
+  // Written out: around the assignment of a struct that compilers make, g++ 12 leaves loops scalar.
+  MURMUR_HD bf16& operator=(const bf16& other) {
+    bits = other.bits;
+    return *this;
+  }
   MURMUR_HD explicit bf16(float value) {
     uint32_t u = murmur::bit_cast<uint32_t>(value);
     bool is_nan = (u & 0x7fffffffu) > 0x7f800000u;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "elementwise_ops.h"  // made by CMake: includes every tensor/ops/*.h
-#include "tensor/engine.h"    // Unary, Binary
+#include "tensor/ops.h"       // Unary, Binary
 
 namespace murmur {
 

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "tensor/backend.h"
 #include "tensor/check.h"
-#include "tensor/engine.h"  // allocate, release
 
 namespace murmur {
 namespace {
@@ -53,9 +53,9 @@ struct Pool {
   }
 
   void* fresh(size_t bytes, Device device) {
-    if (!kUseSlabs || bytes > kOwnBlock) return engine(device).allocate(bytes);
+    if (!kUseSlabs || bytes > kOwnBlock) return backend(device).allocate(bytes);
     if (!slab || kSlab - slabs[slab] < bytes) {
-      char* next = static_cast<char*>(engine(device).allocate(kSlab));
+      char* next = static_cast<char*>(backend(device).allocate(kSlab));
       if (!next) return nullptr;
       slabs[slab = next] = 0;
     }
@@ -80,7 +80,7 @@ struct Pool {
         if (is_cut(bytes))
           waiting[slab_of(block)] += bytes;
         else
-          engine(device).release(block, bytes);
+          backend(device).release(block, bytes);
       }
     }
     for (auto& [bytes, blocks] : free) {
@@ -92,7 +92,7 @@ struct Pool {
     }
     for (auto& [begin, bytes] : waiting) {
       if (bytes != slabs[begin]) continue;
-      engine(device).release(begin, kSlab);
+      backend(device).release(begin, kSlab);
       slabs.erase(begin);
       if (begin == slab) slab = nullptr;
     }

@@ -1,9 +1,9 @@
 // tensor/no_cuda.cpp - linked instead of tensor/cuda/ where there is no CUDA.
-#include "tensor/engine.h"
+#include "tensor/backend.h"
 
 namespace murmur {
 
-const Engine* cuda_engine() { return nullptr; }
+const Backend* cuda_backend() { return nullptr; }
 
 void* cuda_stream() { return nullptr; }
 

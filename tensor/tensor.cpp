@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -15,7 +15,7 @@ Tensor::Tensor(Shape shape, DType dtype, Device device)
 
 Tensor Tensor::zeros(Shape shape, DType dtype, Device device) {
   Tensor x(shape, dtype, device);
-  engine(device).fill(x, 0);
+  ops::fill(x, 0);
   return x;
 }
 
@@ -27,7 +27,7 @@ Tensor Tensor::of(const std::vector<double>& values, Shape shape, DType dtype) {
   std::copy(values.begin(), values.end(), wide.data<double>());
   if (dtype == DType::f64) return wide;
   Tensor x(shape, dtype);
-  engine(Device::cpu).copy(wide, x);
+  ops::copy(wide, x);
   return x;
 }
 
@@ -70,13 +70,13 @@ Tensor Tensor::columns(int64_t begin, int64_t end) const {
 Tensor to(Device device, const Tensor& x) {
   if (!x || x.device() == device) return x;
   Tensor y(x.shape(), x.dtype(), device);
-  engine(device).copy(x, y);
+  ops::copy(x, y);
   return y;
 }
 
 std::vector<double> to_vector(const Tensor& x) {
   Tensor wide(x.shape(), DType::f64);
-  engine(x.device()).copy(x, wide);
+  ops::copy(x, wide);
   return {wide.data<double>(), wide.data<double>() + wide.numel()};
 }
 

@@ -9,6 +9,8 @@
 
 #include "nn/model.h"
 #include "optim/update.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
 #include "tensor/profile.h"
 #include "train/bench_timing.h"
 #include "train/revision.h"
@@ -21,8 +23,8 @@ using Json = nlohmann::ordered_json;
 
 Tensor random_tokens(int64_t batch, int64_t time, int64_t vocabulary, uint64_t stream) {
   Tensor wide({batch, time}, DType::f64), tokens({batch, time}, DType::i32);
-  engine(Device::cpu).random_uniform(1, stream, 0, double(vocabulary), wide);
-  engine(Device::cpu).copy(wide, tokens);
+  ops::random_uniform(1, stream, 0, double(vocabulary), wide);
+  ops::copy(wide, tokens);
   return tokens;
 }
 
@@ -33,7 +35,6 @@ std::string bench_step(const Config& config, int64_t steps) {
     throw InputError("cuda_graph: bench times a step's parts, which a captured step does not have");
   use_threads(config.threads);
   Device device = device_of(config);
-  const Engine& e = engine(device);
   int64_t vocabulary = config.vocab_size ? config.vocab_size : 256;
   Model model(model_config(config, vocabulary), uint64_t(config.seed), activation_type(config),
               device);
@@ -57,7 +58,7 @@ std::string bench_step(const Config& config, int64_t steps) {
     update_ms += now_ms() - end;
   };
   for (int i = 0; i < 3; i++) step();
-  e.synchronize();
+  backend(device).synchronize();
   reset_peak_memory(device);
   int64_t allocations = memory_stats(device).fresh_blocks;
   forward_ms = backward_ms = update_ms = 0;
@@ -65,7 +66,7 @@ std::string bench_step(const Config& config, int64_t steps) {
   for (int64_t i = 0; i < steps; i++) {
     double start = now_ms();
     step();
-    e.synchronize();
+    backend(device).synchronize();
     times.push_back(now_ms() - start);
   }
   Json result;
@@ -115,8 +116,8 @@ std::string bench_ops(const Config& config) {
   const double bytes = double(rows * cols) * 4;
   Json result = Json::array();
   Tensor a({rows, cols}), b({rows, cols});
-  engine(Device::cpu).random_uniform(1, 0, 0.5, 1.5, a);
-  engine(Device::cpu).random_uniform(1, 1, 0.5, 1.5, b);
+  ops::random_uniform(1, 0, 0.5, 1.5, a);
+  ops::random_uniform(1, 1, 0.5, 1.5, b);
   // forward: reads `inputs` tensors and writes one; backward as the tape runs it, with the forward.
   auto row = [&](const char* name, int inputs,
                  const std::function<Var(const Var&, const Var&)>& f) {
@@ -145,8 +146,8 @@ std::string bench_ops(const Config& config) {
 #undef FUNCTION
   row("softmax", 1, [](const Var& x, const Var&) { return softmax(x); });
   Tensor gain({cols}), bias({cols});
-  engine(Device::cpu).fill(gain, 1);
-  engine(Device::cpu).fill(bias, 0);
+  ops::fill(gain, 1);
+  ops::fill(bias, 0);
   row("layer_norm", 1, [=](const Var& x, const Var&) { return layer_norm(x, gain, bias); });
   row("rms_norm", 1, [=](const Var& x, const Var&) { return rms_norm(x, gain); });
   return result.dump(1) + "\n";

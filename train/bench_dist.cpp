@@ -12,6 +12,7 @@
 #include "dist/ownership.h"
 #include "dist/replica.h"
 #include "dist/transport.h"
+#include "tensor/ops.h"
 #include "train/bench_timing.h"
 #include "train/revision.h"
 #include "train/threads.h"
@@ -55,8 +56,8 @@ struct Counted {
 
 void fill_at_random(uint64_t stream, int64_t vocabulary, Tensor& tokens) {
   Tensor wide(tokens.shape(), DType::f64);
-  engine(Device::cpu).random_uniform(1, stream, 0, double(vocabulary), wide);
-  engine(Device::cpu).copy(wide, tokens);
+  ops::random_uniform(1, stream, 0, double(vocabulary), wide);
+  ops::copy(wide, tokens);
 }
 
 Counted count(const Config& config, const std::string& name, int64_t ranks) {
@@ -170,11 +171,10 @@ Json counted_row(const Config& config, const Shapes& shapes, const std::string& 
 
 double product_tflops() {
   const int64_t n = 768;
-  const Engine& e = engine(Device::cpu);
   Tensor a({n, n}), b({n, n}), c({n, n});
-  e.random_normal(1, 0, 0, 1, a);
-  e.random_normal(1, 1, 0, 1, b);
-  return 2 * double(n * n * n) / time_of([&] { e.matmul(a, b, {c}, {}); }) * 1e-9;
+  ops::random_normal(1, 0, 0, 1, a);
+  ops::random_normal(1, 1, 0, 1, b);
+  return 2 * double(n * n * n) / time_of([&] { ops::matmul(a, b, {c}, {}); }) * 1e-9;
 }
 
 Json planned_row(const Config& config, const Shapes& shapes, const std::string& name, int64_t ranks,

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 #include "train/bench_timing.h"
 #include "train/revision.h"
 #include "train/threads.h"
@@ -18,8 +18,6 @@ namespace murmur {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-const Engine& cpu() { return engine(Device::cpu); }
 
 int64_t four_caches() {
   int64_t cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
@@ -87,18 +85,18 @@ Case mix(const Tensor& all, const Tensor& wires, int64_t neighbours) {
   int64_t reads = neighbours + (own.raw() == x.raw() ? 0 : 1);
   Json facts = {{"op", "mix"}, {"wire", name_of(wires.dtype())}, {"neighbours", neighbours}};
   return {facts, double(n) * double(8 + reads * int64_t(size_of(wires.dtype()))),
-          [=]() mutable { cpu().mix(x, own, theirs, weights, x); }};
+          [=]() mutable { ops::mix(x, own, theirs, weights, x); }};
 }
 
 Case quantize(const Tensor& x, Tensor packed) {
   return {{{"op", "quantize"}}, double(x.bytes() + packed.bytes()), [=]() mutable {
-            cpu().quantize(x, packed);
+            ops::quantize(x, packed);
           }};
 }
 
 Case dequantize(Tensor x, const Tensor& packed) {
   return {{{"op", "dequantize"}}, double(x.bytes() + packed.bytes()), [=]() mutable {
-            cpu().dequantize(packed, x);
+            ops::dequantize(packed, x);
           }};
 }
 
@@ -109,8 +107,8 @@ std::string bench_mixing(const MixingBench& wanted) {
   int64_t bytes = wanted.mib > 0 ? wanted.mib << 20 : four_caches();
   Tensor x({bytes / 4}), halves({bytes / 4}, DType::bf16);
   Tensor packed({packed_words(bytes / 4)}, DType::i32);
-  cpu().random_uniform(1, 0, -1, 1, x);
-  cpu().copy(x, halves);
+  ops::random_uniform(1, 0, -1, 1, x);
+  ops::copy(x, halves);
   Case stream = triad(x);
   std::vector<Case> cases = {read(x)};
   for (const Tensor& wires : {x, halves}) {

@@ -7,7 +7,9 @@
 #include "nn/gpt.h"
 #include "optim/registry.h"
 #include "optim/update.h"
+#include "tensor/backend.h"
 #include "tensor/memory.h"
+#include "tensor/ops.h"
 #include "train/bench.h"
 #include "train/bench_timing.h"
 #include "train/contender.h"
@@ -31,11 +33,10 @@ void declare_matrices(const Config& config, Parameters& to) {
 
 Json time_update(const Contender& contender, const Config& config) {
   Device device = device_of(config);
-  const Engine& e = engine(device);
   Parameters parameters;
   declare_matrices(config, parameters);
   parameters.allocate(uint64_t(config.seed), activation_type(config), device);
-  e.random_normal(1, 2, 0, 0.01, parameters.gradients());
+  ops::random_normal(1, 2, 0, 0.01, parameters.gradients());
   std::vector<Route> routes = make_routes(config);
   std::vector<Route> of_matrices;
   for (Route& route : routes) {
@@ -45,7 +46,7 @@ Json time_update(const Contender& contender, const Config& config) {
   int64_t number = 0;
   auto step = [&] {
     update.step(++number, 1);
-    e.synchronize();
+    backend(device).synchronize();
   };
   step();
   int64_t before = memory_stats(device).bytes_in_use;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dist/collectives.h"
+#include "tensor/backend.h"
 
 namespace murmur {
 
@@ -41,7 +42,7 @@ std::optional<Evaluation> evaluate(const Gpt& model, const Dataset& data, int64_
     Batch batch = data.eval_batch(i * batches / count, batch_size, block);
     Tensor loss = model.loss(batch.tokens, batch.targets).value();
     if (first + rank < count)
-      losses.push_back({i, engine(loss.device()).read_later(loss), double(batch.targets.numel())});
+      losses.push_back({i, backend(loss.device()).read_later(loss), double(batch.targets.numel())});
   }
   // Batch by batch, so that the sum does not depend on who has read which.
   Tensor sums = Tensor::zeros({2, count}, DType::f64);

@@ -8,8 +8,8 @@
 #include <cmath>
 
 #include "nn/parameter.h"  // stream_of
-#include "tensor/engine.h"
 #include "tensor/nearest.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -70,7 +70,7 @@ void Noise::add(int64_t seed, int64_t node, int64_t step, Tensor& g) const {
   int64_t n = g.numel();
   Tensor draws({4, n}, DType::f64);
   uint64_t stream = stream_of(fmt::format("noise of node {} at step {}", node, step));
-  cpu_engine().random_uniform(uint64_t(seed), stream, 0, 1, draws);
+  ops::random_uniform(uint64_t(seed), stream, 0, 1, draws);
   const double* bits = draws.data<double>();
   double* to = g.data<double>();
   auto uniform = [&](int64_t i) { return bits[i] + kLast * (bits[n + i] + kLast / 2); };

@@ -7,8 +7,8 @@
 
 #include "nn/parameter.h"  // stream_of
 #include "optim/svd.h"
-#include "tensor/engine.h"
 #include "tensor/nearest.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -17,13 +17,13 @@ Tensor matrix(int64_t rows, int64_t cols) { return Tensor({rows, cols}, DType::f
 
 Tensor product(const Tensor& a, const Tensor& b, const MatmulForm& form = {}) {
   Tensor c = matrix(form.transpose_a ? a.cols() : a.rows(), form.transpose_b ? b.rows() : b.cols());
-  cpu_engine().matmul(a, b, {c}, form);
+  ops::matmul(a, b, {c}, form);
   return c;
 }
 
 Tensor difference(const Tensor& a, const Tensor& b) {
   Tensor d = matrix(a.rows(), a.cols());
-  cpu_engine().zip(Binary::sub, a, b, d);
+  ops::zip(Binary::sub, a, b, d);
   return d;
 }
 
@@ -38,11 +38,11 @@ Tensor drawn(const Landscape& l, const std::string& what, int64_t node, int64_t 
              int64_t cols) {
   Tensor x = matrix(rows, cols), own = matrix(rows, cols);
   auto draw = [&](const std::string& name, Tensor& to) {
-    cpu_engine().random_normal(uint64_t(l.seed), stream_of(name), 0, 1, to);
+    ops::random_normal(uint64_t(l.seed), stream_of(name), 0, 1, to);
   };
   draw(what, x);
   draw(fmt::format("{} of node {}", what, node), own);
-  cpu_engine().scale(l.heterogeneity, own, {x, true});
+  ops::scale(l.heterogeneity, own, {x, true});
   return x;
 }
 
@@ -51,7 +51,7 @@ Tensor drawn(const Landscape& l, const std::string& what, int64_t node, int64_t 
 Tensor drawn_factor(const Landscape& l, int64_t node) {
   int64_t n = l.rows;
   Tensor v({1, n, n}, DType::f64), a = matrix(n, n);
-  cpu_engine().orthonormal_columns(drawn(l, "factor", node, n, n).view({1, n, n}), v);
+  ops::orthonormal_columns(drawn(l, "factor", node, n, n).view({1, n, n}), v);
   for (int64_t i = 0; i < n; i++) {
     double s = n > 1 ? std::pow(l.condition, -0.5 * double(i) / double(n - 1)) : 1;
     for (int64_t j = 0; j < n; j++) a.data<double>()[i * n + j] = s * v.data<double>()[j * n + i];
@@ -79,7 +79,7 @@ class Residuals : public Objective {
   void gradient(int64_t node, const Tensor& x, Tensor& g) const override {
     Tensor r = residual(node, x);
     for (int64_t i = 0; i < r.numel(); i++) r.data<double>()[i] = slope_(r.data<double>()[i]);
-    cpu_engine().matmul(factors_[size_t(node)], r, {g}, {.transpose_a = true});
+    ops::matmul(factors_[size_t(node)], r, {g}, {.transpose_a = true});
   }
 
  protected:
@@ -104,7 +104,7 @@ class Quadratic final : public Residuals {
     Tensor hessian = Tensor::zeros({1, n, n}, DType::f64), v({1, n, n}, DType::f64);
     Tensor h = hessian.view({n, n});
     for (const Tensor& a : factors_)
-      cpu_engine().matmul(a, a, {h, true}, {.transpose_a = true, .alpha = 1 / double(l.nodes)});
+      ops::matmul(a, a, {h, true}, {.transpose_a = true, .alpha = 1 / double(l.nodes)});
     eigenvectors(hessian, v);
     Tensor turned = product(v.view({n, n}), r, {.transpose_a = true}),
            lengths = product(h, v.view({n, n}));
@@ -138,7 +138,7 @@ class Factorisation final : public Objective {
         c.data<double>()[k] *= std::pow(l.condition, -0.5 * place) / std::sqrt(double(n));
       }
       targets_.push_back(product(c, c, {.transpose_b = true}));
-      cpu_engine().scale(1 / double(l.nodes), targets_.back(), {m, true});
+      ops::scale(1 / double(l.nodes), targets_.back(), {m, true});
     }
     eigenvectors(mean, v);
     Tensor lengths = product(m, v.view({n, n}));
@@ -155,7 +155,7 @@ class Factorisation final : public Objective {
     return inner(e, e) / 4;
   }
   void gradient(int64_t node, const Tensor& x, Tensor& g) const override {
-    cpu_engine().matmul(error(node, x), x, {g}, {});
+    ops::matmul(error(node, x), x, {g}, {});
   }
   std::optional<double> least() const override { return least_; }
 
@@ -192,7 +192,7 @@ Tensor Objective::mean_gradient(const Tensor& x) const {
   Tensor sum = Tensor::zeros(x.shape(), DType::f64), one(x.shape(), DType::f64);
   for (int64_t i = 0; i < nodes_; i++) {
     gradient(i, x, one);
-    cpu_engine().scale(1 / double(nodes_), one, {sum, true});
+    ops::scale(1 / double(nodes_), one, {sum, true});
   }
   return sum;
 }

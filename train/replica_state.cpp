@@ -6,6 +6,7 @@
 #include <set>
 
 #include "dist/collect.h"
+#include "tensor/ops.h"
 #include "train/checksum.h"
 #include "train/revision.h"
 
@@ -105,7 +106,7 @@ class Source {
     Tensor mean(whole, checkpoint_.optimizer.read(node(*nodes_.begin()) + name).dtype());
     for (int k : nodes_) {
       Tensor one = of_state(node(k) + name, whole);
-      engine(Device::cpu).scale(share(k) / all, one, {mean, k != *nodes_.begin()});
+      ops::scale(share(k) / all, one, {mean, k != *nodes_.begin()});
     }
     return mean;
   }
@@ -158,7 +159,7 @@ void save_replica(const std::string& run_dir, int64_t step, Replica& replica, St
   if (trains_others(replica, strategy, c)) {
     for (Piece& weight : weights_of(parameters, prefix, kTraining)) {
       Tensor now = weight.tensor, copy(now.shape(), now.dtype(), now.device());
-      engine(now.device()).copy(now, copy);  // what is saved beside it stands in its place soon
+      ops::copy(now, copy);  // what is saved beside it stands in its place soon
       weight.tensor = copy;
       pieces.push_back(weight);
     }

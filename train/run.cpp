@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "tensor/ops.h"
 #include "train/files.h"
 #include "train/identity.h"
 
@@ -41,7 +42,7 @@ void load_parameters(const Checkpoint& checkpoint, Parameters& parameters,
           fmt::format("{}: '{}' is {}, the model wants {}; use the settings the run began with",
                       checkpoint.path, p.name, text(saved.shape()), text(value.shape())));
     }
-    engine(value.device()).copy(saved, value);
+    ops::copy(saved, value);
     found++;
   }
   if (found != checkpoint.model.names().size()) {
@@ -138,8 +139,7 @@ void export_run(const std::string& folder, std::optional<int64_t> step, std::opt
   state.text["weights"] = node ? fmt::format("of node {}", *node) : "to use; the mean of all nodes";
   save_checkpoint(out, run.step, weights, {}, state);
   const std::string tokenizer = folder + "/tokenizer.json";
-  if (path_exists(tokenizer))
-    write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
+  if (path_exists(tokenizer)) write_file_durably(out + "/tokenizer.json", read_file(tokenizer));
   save_identity(out, run.began_with);
   run.config.out = out;
   write_file_durably(out + "/config.toml", to_toml(run.config, out));  // last: now it is a run

@@ -14,7 +14,7 @@
 #include <tuple>
 
 #include "tensor/check.h"    // Error, InputError
-#include "tensor/engine.h"   // engine(device).copy
+#include "tensor/ops.h"      // copy
 #include "train/checksum.h"  // crc32c
 #include "train/files.h"     // DurableFile, InputFile
 #include "train/json.h"
@@ -136,7 +136,7 @@ std::string header_of(const std::vector<const NamedTensor*>& tensors,
 Tensor on_host(const Tensor& tensor) {
   if (tensor.device() == Device::cpu && tensor.contiguous()) return tensor;
   Tensor host(tensor.shape(), tensor.dtype());
-  engine(tensor.device()).copy(tensor, host);
+  ops::copy(tensor, host);
   return host;
 }
 

@@ -8,6 +8,7 @@
 
 #include "dist/collectives.h"
 #include "dist/transport.h"
+#include "tensor/ops.h"
 #include "train/trainer.h"  // Diverged
 
 namespace murmur {
@@ -58,8 +59,7 @@ class Node {
     objective_.gradient(c_.rank(), x_, gradient_);
     noise_.add(config_.seed, c_.rank(), step, gradient_);
     // Where ranks share weights, they add gradients up.
-    if (!strategy_->own_weights())
-      cpu_engine().scale(1 / double(c_.size()), gradient_, {gradient_});
+    if (!strategy_->own_weights()) ops::scale(1 / double(c_.size()), gradient_, {gradient_});
     require_finite(gradient_, step);
     strategy_->before_update();
     require_finite(parameters_.gradients(), step);
@@ -71,10 +71,10 @@ class Node {
   template <class See>
   void measure(const See& see) {
     Tensor own(x_.shape(), x_.dtype()), squares({1}, DType::f64);
-    cpu_engine().copy(x_, own);
+    ops::copy(x_, own);
     strategy_->with_common_weights([&] {
-      cpu_engine().scale(-1, x_, {own, true});
-      cpu_engine().sum_of_squares(own, squares);
+      ops::scale(-1, x_, {own, true});
+      ops::sum_of_squares(own, squares);
       all_reduce(c_, "consensus error", {squares});
       see(x_, std::sqrt(item(squares)));
     });
@@ -83,7 +83,7 @@ class Node {
  private:
   static void require_finite(const Tensor& x, int64_t step) {
     Tensor squares({1}, DType::f64);
-    cpu_engine().sum_of_squares(x, squares);
+    ops::sum_of_squares(x, squares);
     if (!std::isfinite(item(squares))) throw Diverged(fmt::format("step {}", step));
   }
 

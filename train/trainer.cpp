@@ -13,6 +13,8 @@
 #include "dist/collectives.h"
 #include "dist/disagreement.h"
 #include "dist/transport.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/files.h"
@@ -212,23 +214,23 @@ Batch Trainer::batch_of(int64_t number) const {
 }
 
 Trainer::Launched Trainer::launch(int64_t number) {
-  const Engine& e = engine(device_);
+  const Backend& device = backend(device_);
   c_.at_step(number);
   Batch batch = batch_of(number);
-  e.copy(batch.tokens, replica_.tokens);
-  e.copy(batch.targets, replica_.targets);
+  ops::copy(batch.tokens, replica_.tokens);
+  ops::copy(batch.targets, replica_.targets);
   double factor = schedule_.factor(number);
   replica_.set_step(number, factor);
-  // The first step shows the engine what will be asked; the second can be captured.
-  if (config_.cuda_graph && number == start_ + 2) step_ = e.capture(step_);
+  // The first step shows the device what will be asked; the second can be captured.
+  if (config_.cuda_graph && number == start_ + 2) step_ = device.capture(step_);
   step_();
   Launched step;
   step.row.step = number;
   step.row.lr = factor * replica_.update.routes()[0].use.optimizer->learning_rate;
   step.row.tokens = position_.tokens(number);
   if (c_.size() > 1) step.row.nodes = c_.size();
-  step.loss = e.read_later(replica_.loss());
-  step.gradient_squares = e.read_later(replica_.update.gradient_squares());
+  step.loss = device.read_later(replica_.loss());
+  step.gradient_squares = device.read_later(replica_.update.gradient_squares());
   return step;
 }
 

@@ -15,14 +15,14 @@
 #include <vector>
 
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/small_matmul.h"
 #include "tensor/cpu/team.h"
 #include "tensor/dispatch.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/maximum.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 constexpr int64_t kQueries = 32, kKeys = 64;  // of one block
@@ -39,10 +39,7 @@ struct Geometry {
 template <class C>
 Geometry geometry_of(int64_t heads, const Tensor& qkv) {
   check(qkv.shape().rank() == 3 && heads > 0 && qkv.cols() % (3 * heads) == 0 && qkv.contiguous(),
-        [&] {
-          return "attention: " + text(qkv) + " is no (B, T, 3 H D) of " + std::to_string(heads) +
-                 " heads";
-        });
+        [&] { return text(qkv) + " is no (B, T, 3 H D) of " + std::to_string(heads) + " heads"; });
   Geometry g{qkv.shape()[0], qkv.shape()[1], heads, qkv.cols() / (3 * heads), 0, 0, 0};
   g.padded_time = round_up(g.time, kKeys);
   g.padded_size = round_up(g.size, kLanes<C>);
@@ -243,7 +240,7 @@ C head_largest_score(const Geometry& g, const T* qkv, C* scratch) {
 // Calls f(b, h, scratch) for every head; one scratch per thread.
 template <class C, class F>
 void each_head(const Geometry& g, int64_t scratch_size, const F& f) {
-  check(g.padded_size <= 256, "attention: heads larger than 256 are not supported");
+  check(g.padded_size <= 256, "heads larger than 256 are not supported");
   Tensor scratch({omp_get_max_threads(), round_up(scratch_size, 16)}, dtype_of<C>());
   parallel_tasks(g.batch * g.heads, [&](int64_t task) {
     f(task / g.heads, task % g.heads, scratch.data<C>() + omp_get_thread_num() * scratch.cols());
@@ -252,8 +249,8 @@ void each_head(const Geometry& g, int64_t scratch_size, const F& f) {
 
 }  // namespace
 
-void CpuEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const {
-  dispatch(qkv.dtype(), "attention", [&](auto type) {
+void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) {
+  dispatch(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     Geometry g = geometry_of<C>(heads, qkv);
@@ -265,8 +262,8 @@ void CpuEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& l
   });
 }
 
-void CpuEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const {
-  dispatch(qkv.dtype(), "largest_scores", [&](auto type) {
+void largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) {
+  dispatch(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     Geometry g = geometry_of<C>(heads, qkv);
@@ -284,11 +281,11 @@ void CpuEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) cons
   });
 }
 
-void CpuEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
-                                   const Tensor& lse, const Tensor& dy, Into dqkv) const {
-  check_same("attention backward", qkv, dqkv.tensor);
-  check_same("attention backward", y, dy);
-  dispatch(qkv.dtype(), "attention", [&](auto type) {
+void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
+                        const Tensor& dy, Into dqkv) {
+  check_same(qkv, dqkv.tensor);
+  check_same(y, dy);
+  dispatch(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     Geometry g = geometry_of<C>(heads, qkv);
@@ -303,4 +300,4 @@ void CpuEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tenso
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

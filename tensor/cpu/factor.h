@@ -1,7 +1,7 @@
 // tensor/cpu/factor.h - a Factor as the number it is: here both its parts are at hand.
 #pragma once
 
-#include "tensor/engine.h"  // Factor
+#include "tensor/ops.h"  // Factor
 
 namespace murmur {
 

@@ -1,22 +1,21 @@
 // tensor/cpu/gather.cpp - rows of a table by token, and the gradient back into the table.
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 
-void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
-                       Tensor& y) const {
+void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions, Tensor& y) {
   int64_t n = tokens.numel(), cols = table.cols(), times = tokens.cols();
   check_gather(table, tokens, positions, y);
   const int32_t* token = tokens.data<int32_t>();
   for (int64_t i = 0; i < n; i++) {
     check(token[i] >= 0 && token[i] < table.rows(), [&] {
-      return "gather: token " + std::to_string(token[i]) + " outside a table of " +
+      return "token " + std::to_string(token[i]) + " outside a table of " +
              std::to_string(table.rows()) + " rows";
     });
   }
-  dispatch(table.dtype(), "gather", [&](auto type) {
+  dispatch(table.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     parallel_for(n, grain_for(n, cols * int64_t(sizeof(T)) * 2), [&](int64_t begin, int64_t end) {
@@ -37,13 +36,13 @@ void CpuEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& 
 
 // Columns are dealt out in blocks; each block walks the tokens in order, so every sum has one
 // order.
-void CpuEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const {
+void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) {
   int64_t n = tokens.numel(), cols = dy.cols();
   Tensor& table = dtable.tensor;
   check_gather_backward(tokens, dy, table);
   if (!dtable.accumulate) fill(table, 0);
   const int32_t* token = tokens.data<int32_t>();
-  dispatch(dy.dtype(), "gather", [&](auto type) {
+  dispatch(dy.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     parallel_for(cols, 64, [&](int64_t begin, int64_t end) {
@@ -57,4 +56,4 @@ void CpuEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dta
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -1,17 +1,17 @@
 // tensor/cpu/map.cpp - y = f(x) for every UNARY row of ops.def, and the few maps with a constant.
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/factor.h"
 #include "tensor/cpu/map_row.h"
 #include "tensor/cpu/over_runs.h"
 #include "tensor/functor.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 template <class Op>
 void backward(const Tensor& x, const Tensor& dy, Into dx) {
-  dispatch(x.dtype(), "map", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     bool accumulate = dx.accumulate;
@@ -44,7 +44,7 @@ void derivative_row(int64_t n, const T* x, T* d) {
 
 template <class Op>
 void forward(const Tensor& x, Tensor& y) {
-  dispatch(x.dtype(), "map", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     over_runs_of<T>([](int64_t n, const T* in, T* out) { value_row<Op>(n, in, out); }, x, y);
   });
@@ -64,8 +64,8 @@ void scale_run(int64_t n, Compute<U> a, const T* in, U* out, bool accumulate) {
 
 }  // namespace
 
-void CpuEngine::map(Unary op, const Tensor& x, Tensor& y) const {
-  check_same("map", x, y);
+void map(Unary op, const Tensor& x, Tensor& y) {
+  check_same(x, y);
   with_functor(op, [&](auto f) { forward<decltype(f)>(x, y); });
 }
 
@@ -86,19 +86,19 @@ template void slope_row(Unary, int64_t, const float*, float*);
 template void slope_row(Unary, int64_t, const bf16*, bf16*);
 template void slope_row(Unary, int64_t, const double*, double*);
 
-void CpuEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const {
-  check_same("map backward", x, dy);
-  check_same("map backward", x, dx.tensor);
+void map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) {
+  check_same(x, dy);
+  check_same(x, dx.tensor);
   with_functor(op, [&](auto f) { backward<decltype(f)>(x, dy, dx); });
 }
 
-void CpuEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
-  check_shape("scale", x, y.tensor);
+void scale(const Factor& alpha, const Tensor& x, Into y) {
+  check_shape(x, y.tensor);
   int64_t parts = alpha.by ? alpha.by.numel() : 1;
   check(parts == 1 || x.shape()[0] == parts,
-        [&] { return "scale: " + std::to_string(parts) + " factors for " + text(x); });
-  dispatch(x.dtype(), "scale", [&](auto type) {
-    dispatch(y.tensor.dtype(), "scale", [&](auto out_type) {
+        [&] { return std::to_string(parts) + " factors for " + text(x); });
+  dispatch(x.dtype(), [&](auto type) {
+    dispatch(y.tensor.dtype(), [&](auto out_type) {
       using T = decltype(type);
       using U = decltype(out_type);
       using C = Compute<U>;
@@ -120,9 +120,9 @@ void CpuEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
   });
 }
 
-void CpuEngine::lerp(double t, const Tensor& x, Tensor& y) const {
-  check_same("lerp", x, y);
-  dispatch(x.dtype(), "lerp", [&](auto type) {
+void lerp(double t, const Tensor& x, Tensor& y) {
+  check_same(x, y);
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     C a = C(t), b = C(1 - t);
@@ -135,4 +135,4 @@ void CpuEngine::lerp(double t, const Tensor& x, Tensor& y) const {
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -1,9 +1,9 @@
 // tensor/cpu/map_row.h - one row of an elementwise function, for kernels that fuse it.
 #pragma once
 
-#include "tensor/engine.h"  // Unary
+#include "tensor/ops.h"  // Unary
 
-namespace murmur {
+namespace murmur::cpu {
 
 // y <- f(x), n elements. T: float, bf16, double.
 template <class T>
@@ -12,4 +12,4 @@ void map_row(Unary op, int64_t n, const T* x, T* y);
 template <class T>
 void slope_row(Unary op, int64_t n, const T* x, T* d);
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -8,15 +8,15 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/factor.h"
 #include "tensor/cpu/gemm.h"
 #include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/small_matmul.h"  // transpose_block
 #include "tensor/dispatch.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 // What one task computes: a block of one matrix of the result. Of a symmetric result: columns from
@@ -89,7 +89,7 @@ template <class C>
 std::vector<C> bias_of(const MatmulForm& form, const Block& block) {
   std::vector<C> bias;
   if (!form.bias) return bias;
-  dispatch(form.bias.dtype(), "matmul bias", [&](auto type) {
+  dispatch(form.bias.dtype(), [&](auto type) {
     const auto* from = form.bias.data<decltype(type)>() + block.col;
     for (int64_t j = 0; j < block.width; j++) bias.push_back(C(from[j]));
   });
@@ -202,8 +202,7 @@ void mirror(const Tensor& c, int64_t top, const Block& block) {
 }
 
 template <class In, class Out>
-void matmul_typed(const CpuEngine& e, const Tensor& a, const Tensor& b, Into c,
-                  const MatmulForm& form) {
+void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
   bool batched = a.shape().rank() == 3 && b.shape().rank() == 3;
   int64_t batch = batched ? a.shape()[0] : 1;
   bool own_alphas = form.alpha.by && form.alpha.by.numel() == batch;
@@ -212,13 +211,12 @@ void matmul_typed(const CpuEngine& e, const Tensor& a, const Tensor& b, Into c,
   int64_t n = form.transpose_b ? b_rows : b.cols(), inner = form.transpose_b ? b.cols() : b_rows;
   check(k == inner && c_rows == m && c.tensor.cols() == n && (!batched || b.shape()[0] == batch),
         [&] {
-          return "matmul: " + text(a) + (form.transpose_a ? "^T" : "") + " x " + text(b) +
+          return text(a) + (form.transpose_a ? "^T" : "") + " x " + text(b) +
                  (form.transpose_b ? "^T" : "") + " into " + text(c.tensor) +
                  ": sizes do not fit; transpose a side?";
         });
-  check(!form.bias || form.bias.numel() == n, [&] {
-    return "matmul: bias " + text(form.bias) + " for " + std::to_string(n) + " columns";
-  });
+  check(!form.bias || form.bias.numel() == n,
+        [&] { return "bias " + text(form.bias) + " for " + std::to_string(n) + " columns"; });
   bool symmetric = form.symmetric && m == n && !form.bias && !form.activated && !form.slope_at;
   const GemmKernel& kernel = gemm_kernel();
   const GemmProduct& product = std::is_same_v<In, bf16> ? kernel.bf16 : kernel.fp32;
@@ -227,7 +225,7 @@ void matmul_typed(const CpuEngine& e, const Tensor& a, const Tensor& b, Into c,
   parallel_tasks(with_sums + batch * per_matrix, [&](int64_t task) {
     if (task < with_sums) {
       Tensor sums = form.sums;
-      return e.sum_rows(a, {sums, form.add_to_sums});
+      return sum_rows(a, {sums, form.add_to_sums});
     }
     int64_t matrix = (task - with_sums) / per_matrix, top = matrix * m;
     const Block& block = blocks[size_t((task - with_sums) % per_matrix)];
@@ -245,19 +243,16 @@ void matmul_typed(const CpuEngine& e, const Tensor& a, const Tensor& b, Into c,
 
 }  // namespace
 
-bool CpuEngine::fast_bf16() const { return &gemm_kernel() == &gemm_amx; }
-
-void CpuEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const {
+void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
   check(a.dtype() == b.dtype(),
-        [&] { return "matmul: " + text(a) + " x " + text(b) + ": element types differ"; });
+        [&] { return text(a) + " x " + text(b) + ": element types differ"; });
   DType in = a.dtype(), out = c.tensor.dtype();
-  auto typed = [&](auto multiply) { multiply(*this, a, b, c, form); };
-  if (in == DType::f32 && out == DType::f32) return typed(matmul_typed<float, float>);
-  if (in == DType::bf16 && out == DType::bf16) return typed(matmul_typed<bf16, bf16>);
-  if (in == DType::bf16 && out == DType::f32) return typed(matmul_typed<bf16, float>);
-  if (in == DType::f64 && out == DType::f64) return typed(matmul_typed<double, double>);
-  throw Error("matmul: " + text(a) + " x " + text(b) + " into " + text(c.tensor) +
+  if (in == DType::f32 && out == DType::f32) return matmul_typed<float, float>(a, b, c, form);
+  if (in == DType::bf16 && out == DType::bf16) return matmul_typed<bf16, bf16>(a, b, c, form);
+  if (in == DType::bf16 && out == DType::f32) return matmul_typed<bf16, float>(a, b, c, form);
+  if (in == DType::f64 && out == DType::f64) return matmul_typed<double, double>(a, b, c, form);
+  throw Error(text(a) + " x " + text(b) + " into " + text(c.tensor) +
               ": no such combination of types");
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -4,11 +4,13 @@
 #include <cstdlib>
 #include <type_traits>
 
-#include "tensor/cpu/cpu_engine.h"
+#include "tensor/backend.h"
+#include "tensor/cpu/gemm.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/dispatch.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 constexpr size_t kHugePage = size_t(2) << 20;
@@ -37,30 +39,39 @@ void convert(const Tensor& from, Tensor& to) {
 template <class F>
 void dispatch_all(DType dtype, const F& f) {
   if (dtype == DType::i32) return f(int32_t{});
-  dispatch(dtype, "copy", f);
+  dispatch(dtype, f);
 }
+
+class CpuBackend final : public Backend {
+ public:
+  // Large blocks ask for huge pages: fewer address translations, and a first touch that is 512
+  // times rarer.
+  void* allocate(size_t bytes) const override {
+    bool large = bytes >= 2 * kHugePage;
+    size_t alignment = large ? kHugePage : 64;
+    size_t size = (bytes + alignment - 1) / alignment * alignment;
+    void* data = std::aligned_alloc(alignment, size);
+    if (data && large) madvise(data, size, MADV_HUGEPAGE);
+    return data;
+  }
+  void release(void* data, size_t) const override { std::free(data); }
+  void copy(const Tensor& from, Tensor& to) const override {
+    dispatch_all(from.dtype(), [&](auto a) {
+      dispatch_all(to.dtype(), [&](auto b) { convert<decltype(a), decltype(b)>(from, to); });
+    });
+  }
+  // Everything is done when a call returns.
+  void synchronize() const override {}
+  std::function<double()> read_later(const Tensor& x) const override {
+    return [value = item(x)] { return value; };
+  }
+  std::function<void()> capture(const std::function<void()>& work) const override { return work; }
+  bool fast_bf16() const override { return &gemm_kernel() == &gemm_amx; }
+};
 
 }  // namespace
 
-const Engine& cpu_engine() {
-  static const CpuEngine engine;
-  return engine;
-}
-
-// Large blocks ask for huge pages: fewer address translations, and a first touch that is 512 times
-// rarer.
-void* CpuEngine::allocate(size_t bytes) const {
-  bool large = bytes >= 2 * kHugePage;
-  size_t alignment = large ? kHugePage : 64;
-  size_t size = (bytes + alignment - 1) / alignment * alignment;
-  void* data = std::aligned_alloc(alignment, size);
-  if (data && large) madvise(data, size, MADV_HUGEPAGE);
-  return data;
-}
-
-void CpuEngine::release(void* data, size_t) const { std::free(data); }
-
-void CpuEngine::fill(Tensor& x, double value) const {
+void fill(Tensor& x, double value) {
   Extent e = extent_of(x);
   dispatch_all(x.dtype(), [&](auto type) {
     using T = decltype(type);
@@ -78,23 +89,9 @@ void CpuEngine::fill(Tensor& x, double value) const {
   });
 }
 
-void CpuEngine::copy(const Tensor& from, Tensor& to) const {
-  for (const Tensor* x : {&from, static_cast<const Tensor*>(&to)}) {
-    if (x->device() != Device::cpu) return engine(x->device()).copy(from, to);
-  }
-  check(from.shape() == to.shape(), [&] { return "copy: " + text(from) + " to " + text(to); });
-  dispatch_all(from.dtype(), [&](auto a) {
-    dispatch_all(to.dtype(), [&](auto b) { convert<decltype(a), decltype(b)>(from, to); });
-  });
+}  // namespace murmur::cpu
+
+const murmur::Backend& murmur::cpu_backend() {
+  static const cpu::CpuBackend backend;
+  return backend;
 }
-
-// Everything is done when a call returns.
-void CpuEngine::synchronize() const {}
-
-std::function<double()> CpuEngine::read_later(const Tensor& x) const {
-  return [value = item(x)] { return value; };
-}
-
-std::function<void()> CpuEngine::capture(const std::function<void()>& work) const { return work; }
-
-}  // namespace murmur

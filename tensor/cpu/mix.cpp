@@ -2,11 +2,11 @@
 #include <algorithm>
 
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/quantize.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 // Calls f(begin, count) for all blocks of `size` among n elements, the last one perhaps shorter.
@@ -75,23 +75,23 @@ bf16* scales_of(const Tensor& packed, int64_t n) {
 
 }  // namespace
 
-void CpuEngine::mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
-                    const std::vector<double>& weights, Tensor& y) const {
+void mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
+         const std::vector<double>& weights, Tensor& y) {
   check_mix(x, own, theirs, weights, y);
-  dispatch(own.dtype(), "mix", [&](auto sent) {
+  dispatch(own.dtype(), [&](auto sent) {
     using Q = decltype(sent);
     if (x.dtype() == DType::f64) return mix_all<double, Q>(x, own, theirs, weights, y);
     mix_all<float, Q>(x, own, theirs, weights, y);
   });
 }
 
-void CpuEngine::quantize(const Tensor& x, Tensor& packed) const {
-  check_packed("quantize", x, packed);
+void quantize(const Tensor& x, Tensor& packed) {
+  check_packed(x, packed);
   int64_t n = x.numel();
   if (n == 0) return;
   // What is left of the last words is 0, so that all bits are those of x.
   packed.data<int32_t>()[(n + 3) / 4 - 1] = packed.data<int32_t>()[packed.numel() - 1] = 0;
-  dispatch(x.dtype(), "quantize", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     const T* from = x.data<T>();
     auto* bytes = static_cast<int8_t*>(packed.raw());
@@ -102,9 +102,9 @@ void CpuEngine::quantize(const Tensor& x, Tensor& packed) const {
   });
 }
 
-void CpuEngine::dequantize(const Tensor& packed, Tensor& x) const {
-  check_packed("dequantize", x, packed);
-  dispatch(x.dtype(), "dequantize", [&](auto type) {
+void dequantize(const Tensor& packed, Tensor& x) {
+  check_packed(x, packed);
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     T* to = x.data<T>();
     auto* bytes = static_cast<const int8_t*>(packed.raw());
@@ -115,4 +115,4 @@ void CpuEngine::dequantize(const Tensor& packed, Tensor& x) const {
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 double dot(int64_t m, const double* a, const double* b) {
@@ -56,10 +56,10 @@ void orthonormalize(int64_t m, int64_t n, double* columns) {
 
 }  // namespace
 
-void CpuEngine::orthonormal_columns(const Tensor& x, Tensor& q) const {
+void orthonormal_columns(const Tensor& x, Tensor& q) {
   check_orthonormal(x, q);
   int64_t count = x.shape()[0], m = x.shape()[1], n = x.shape()[2];
-  dispatch(x.dtype(), "orthonormal_columns", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     parallel_tasks(count, [&](int64_t k) {
       std::vector<double> columns(size_t(m * n));
@@ -76,4 +76,4 @@ void CpuEngine::orthonormal_columns(const Tensor& x, Tensor& q) const {
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

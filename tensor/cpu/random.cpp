@@ -1,21 +1,21 @@
 // tensor/cpu/random.cpp - counter-based random tensors: element i comes from block i / 4 of Philox.
 #include <cmath>
 
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/dispatch.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/philox.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 // f(block, out[4]) makes four numbers at a time; always in double and then rounded, so that fp32
 // and fp64 models start from the same numbers.
 template <class F>
 void fill_blocks(Tensor& x, const F& f) {
-  check(x.contiguous(), "random: needs contiguous rows");
+  check(x.contiguous(), "needs contiguous rows");
   int64_t n = x.numel(), blocks = (n + 3) / 4;
-  dispatch(x.dtype(), "random", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     T* out = x.data<T>();
@@ -31,8 +31,7 @@ void fill_blocks(Tensor& x, const F& f) {
 
 }  // namespace
 
-void CpuEngine::random_uniform(uint64_t seed, uint64_t stream, double low, double high,
-                               Tensor& x) const {
+void random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) {
   fill_blocks(x, [=](uint64_t block, double* out) {
     Philox p(seed, stream, block);
     for (int i = 0; i < 4; i++) out[i] = low + (high - low) * double(p.uniform(i));
@@ -40,8 +39,7 @@ void CpuEngine::random_uniform(uint64_t seed, uint64_t stream, double low, doubl
 }
 
 // Box and Muller: two uniform numbers make two normal ones.
-void CpuEngine::random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
-                              Tensor& x) const {
+void random_normal(uint64_t seed, uint64_t stream, double mean, double deviation, Tensor& x) {
   fill_blocks(x, [=](uint64_t block, double* out) {
     Philox p(seed, stream, block);
     for (int i = 0; i < 4; i += 2) {
@@ -53,4 +51,4 @@ void CpuEngine::random_normal(uint64_t seed, uint64_t stream, double mean, doubl
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

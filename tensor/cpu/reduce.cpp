@@ -2,10 +2,10 @@
 #include <vector>
 
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 constexpr int64_t kPieces = 64;  // partial sums; a property of the problem, not of the machine
@@ -16,7 +16,7 @@ double sum_pieces(const Tensor& x, const F& f) {
   int64_t n = e.rows == 1 ? e.cols : e.rows;
   int64_t grain = std::max<int64_t>(e.rows == 1 ? 16384 : 1, (n + kPieces - 1) / kPieces);
   std::vector<double> partial(size_t((n + grain - 1) / grain), 0.0);
-  dispatch(x.dtype(), "sum", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     parallel_for(n, grain, [&](int64_t begin, int64_t end) {
       double total = 0;
@@ -35,16 +35,16 @@ double sum_pieces(const Tensor& x, const F& f) {
 
 // y[k] <- factor (the sum of f over part k).
 template <class F>
-void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y, const F& f) {
-  check_parts(op, x, y);
+void sum_parts(double factor, const Tensor& x, Tensor& y, const F& f) {
+  check_parts(x, y);
   int64_t parts = y.numel();
   auto put = [&](int64_t k, double s) {
-    dispatch(y.dtype(), op, [&](auto type) {
+    dispatch(y.dtype(), [&](auto type) {
       y.data<decltype(type)>()[k] = decltype(type)(Compute<decltype(type)>(factor * s));
     });
   };
   if (parts == x.rows()) {  // one for every row
-    dispatch(x.dtype(), op, [&](auto type) {
+    dispatch(x.dtype(), [&](auto type) {
       using T = decltype(type);
       parallel_for(parts, grain_for(parts, int64_t(sizeof(T)) * x.cols()),
                    [&](int64_t begin, int64_t end) {
@@ -61,8 +61,8 @@ void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y, const 
 
 }  // namespace
 
-void CpuEngine::sum(double factor, const Tensor& x, Tensor& y) const {
-  sum_parts("sum", factor, x, y, [](const auto* v, int64_t n) {
+void sum(double factor, const Tensor& x, Tensor& y) {
+  sum_parts(factor, x, y, [](const auto* v, int64_t n) {
     double s = 0;
 #pragma omp simd reduction(+ : s)
     for (int64_t i = 0; i < n; i++) s += double(v[i]);
@@ -70,8 +70,8 @@ void CpuEngine::sum(double factor, const Tensor& x, Tensor& y) const {
   });
 }
 
-void CpuEngine::sum_of_squares(const Tensor& x, Tensor& y) const {
-  sum_parts("sum_of_squares", 1, x, y, [](const auto* v, int64_t n) {
+void sum_of_squares(const Tensor& x, Tensor& y) {
+  sum_parts(1, x, y, [](const auto* v, int64_t n) {
     double s = 0;
 #pragma omp simd reduction(+ : s)
     for (int64_t i = 0; i < n; i++) s += double(v[i]) * double(v[i]);
@@ -80,12 +80,12 @@ void CpuEngine::sum_of_squares(const Tensor& x, Tensor& y) const {
 }
 
 // Two stages: pieces of rows add into their own row of `partial`, then the pieces are added up.
-void CpuEngine::sum_rows(const Tensor& x, Into y) const {
+void sum_rows(const Tensor& x, Into y) {
   int64_t rows = x.rows(), cols = x.cols();
   check_sum_rows(x, y.tensor);
   int64_t grain = std::max<int64_t>(16, (rows + kPieces - 1) / kPieces),
           pieces = (rows + grain - 1) / grain;
-  dispatch(x.dtype(), "sum_rows", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     Tensor partial({pieces, cols}, y.tensor.dtype());
@@ -110,4 +110,4 @@ void CpuEngine::sum_rows(const Tensor& x, Into y) const {
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

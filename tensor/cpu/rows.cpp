@@ -1,14 +1,14 @@
 // tensor/cpu/rows.cpp - operations along rows: softmax, norms, cross entropy, rotary embedding.
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/team.h"
 #include "tensor/ops/cross_entropy.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/rope.h"
 #include "tensor/ops/softmax.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 int64_t row_grain(const Tensor& x, int64_t tensors) {
@@ -46,9 +46,9 @@ void pass_values(int64_t rows, int64_t cols, const T* x, T* y, bool accumulate) 
 
 }  // namespace
 
-void CpuEngine::softmax(const Tensor& x, Tensor& y) const {
-  check_same("softmax", x, y);
-  dispatch(x.dtype(), "softmax", [&](auto type) {
+void softmax(const Tensor& x, Tensor& y) {
+  check_same(x, y);
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     parallel_for(x.rows(), row_grain(x, 2), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {
@@ -59,10 +59,10 @@ void CpuEngine::softmax(const Tensor& x, Tensor& y) const {
   });
 }
 
-void CpuEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) const {
-  check_same("softmax backward", y, dy);
-  check_same("softmax backward", y, dx.tensor);
-  dispatch(y.dtype(), "softmax", [&](auto type) {
+void softmax_backward(const Tensor& y, const Tensor& dy, Into dx) {
+  check_same(y, dy);
+  check_same(y, dx.tensor);
+  dispatch(y.dtype(), [&](auto type) {
     using T = decltype(type);
     parallel_for(y.rows(), row_grain(y, 3), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; r++) {
@@ -74,11 +74,11 @@ void CpuEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) con
   });
 }
 
-void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
-                     const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const {
+void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
+          const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) {
   check_norm(x, residual, gain, sum, y);
   int64_t n = x.cols();
-  dispatch(x.dtype(), "norm", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     parallel_for(x.rows(), row_grain(x, 4), [&](int64_t begin, int64_t end) {
@@ -104,13 +104,12 @@ void CpuEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const T
 }
 
 // One pass over x and dy: dx row by row, and per piece of rows the partial sums of dgain and dbias.
-void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
-                              const Tensor& statistics, const Tensor& dy, Into dx, Into dgain,
-                              Into dbias) const {
-  check_same("norm backward", x, dy);
+void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
+                   const Tensor& dy, Into dx, Into dgain, Into dbias) {
+  check_same(x, dy);
   int64_t rows = x.rows(), n = x.cols();
   int64_t grain = std::max<int64_t>(16, (rows + 63) / 64), pieces = (rows + grain - 1) / grain;
-  dispatch(x.dtype(), "norm", [&](auto type) {
+  dispatch(x.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     Tensor partial({2, pieces, n}, statistics.dtype());
@@ -151,17 +150,17 @@ void CpuEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
   });
 }
 
-void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                              bool to_gradient, int64_t vocabulary) const {
+void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient,
+                   int64_t vocabulary) {
   check_cross_entropy(logits, targets, losses, vocabulary);
   const int32_t* target = targets.data<int32_t>();
   for (int64_t r = 0; r < logits.rows(); r++) {
     check(target[r] >= 0 && target[r] < vocabulary, [&] {
-      return "cross_entropy: target " + std::to_string(target[r]) + " outside a vocabulary of " +
+      return "target " + std::to_string(target[r]) + " outside a vocabulary of " +
              std::to_string(vocabulary);
     });
   }
-  dispatch(logits.dtype(), "cross_entropy", [&](auto type) {
+  dispatch(logits.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     parallel_for(logits.rows(), row_grain(logits, 1), [&](int64_t begin, int64_t end) {
@@ -174,10 +173,10 @@ void CpuEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& los
   });
 }
 
-void CpuEngine::qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const {
-  check_heads("qk_norm", heads, qkv);
+void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) {
+  check_heads(heads, qkv);
   int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads);
-  dispatch(qkv.dtype(), "qk_norm", [&](auto type) {
+  dispatch(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     C* stats = statistics.data<C>();  // (N, 2 H, 2)
@@ -190,10 +189,10 @@ void CpuEngine::qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& sta
   });
 }
 
-void CpuEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,
-                                 const Tensor& dy, Into dx) const {
+void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics, const Tensor& dy,
+                      Into dx) {
   int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads);
-  dispatch(qkv.dtype(), "qk_norm", [&](auto type) {
+  dispatch(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     each_qk_head(rows, heads, cols, [&](int64_t r, int64_t h, int64_t at) {
@@ -205,12 +204,11 @@ void CpuEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor&
   });
 }
 
-void CpuEngine::rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
-                     Into y) const {
+void rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles, Into y) {
   check_rope(heads, qkv, angles, y.tensor);
   int64_t rows = qkv.rows(), cols = qkv.cols(), size = cols / (3 * heads);
   int64_t steps = qkv.shape()[-2];
-  dispatch(qkv.dtype(), "rope", [&](auto type) {
+  dispatch(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     each_qk_head(rows, heads, cols, [&](int64_t r, int64_t, int64_t at) {
@@ -222,4 +220,4 @@ void CpuEngine::rope(int64_t heads, double direction, const Tensor& qkv, const T
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -2,16 +2,17 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/cpu/cpu_engine.h"
+#include "tensor/backend.h"
 #include "tensor/cpu/factor.h"
 #include "tensor/cpu/over_runs.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 
-void CpuEngine::descend(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
-                        Tensor& shadow) const {
-  check_same("descend", d, w);
-  dispatch(w.dtype(), "descend", [&](auto type) {
+void apply_update(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
+                  Tensor& shadow) {
+  check_same(d, w);
+  dispatch(w.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     double r = value_of(rate);
@@ -26,17 +27,17 @@ void CpuEngine::descend(const Factor& rate, double decay, bool cautious, const T
         },
         d, w);
   });
-  if (shadow) copy(w, shadow);
+  if (shadow) cpu_backend().copy(w, shadow);
 }
 
-void CpuEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
-                     double beta2, double eps, const Tensor& step) const {
-  check_same("adam", gradient, m);
-  check_same("adam", gradient, v);
-  check_same("adam", gradient, direction);
+void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
+          double beta2, double eps, const Tensor& step) {
+  check_same(gradient, m);
+  check_same(gradient, v);
+  check_same(gradient, direction);
   double t = step.data<double>()[0];
   double correction1 = 1 - std::pow(beta1, t), correction2 = 1 - std::pow(beta2, t);
-  dispatch(gradient.dtype(), "adam", [&](auto type) {
+  dispatch(gradient.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     C b1 = C(beta1), a1 = C(1 - beta1), b2 = C(beta2), a2 = C(1 - beta2);
@@ -57,15 +58,15 @@ void CpuEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direc
   });
 }
 
-void CpuEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
-                         double from_m, double from_g) const {
-  check_same("momentum", gradient, m);
-  check(u.shape() == m.shape(), [&] { return "momentum: " + text(m) + " into " + text(u); });
-  dispatch(m.dtype(), "momentum", [&](auto type) {
+void momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
+              double from_m, double from_g) {
+  check_same(gradient, m);
+  check(u.shape() == m.shape(), [&] { return text(m) + " into " + text(u); });
+  dispatch(m.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     C a = C(decay), b = C(weight), p = C(from_m), q = C(from_g);
-    dispatch(u.dtype(), "momentum", [&](auto out_type) {
+    dispatch(u.dtype(), [&](auto out_type) {
       using U = decltype(out_type);
       over_runs(
           [=](int64_t n, const T* g, T* moment, U* out) {
@@ -81,8 +82,7 @@ void CpuEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double de
   });
 }
 
-void CpuEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
-                            Tensor& factor) const {
+void clip_factor(const Tensor& squares, double limit, bool exactly, Tensor& factor) {
   double norm = std::sqrt(value_of({1, squares}));
   double f = limit / (norm + 1e-6);
   f = f > 1 ? 1 : f;  // NaN stays
@@ -90,7 +90,7 @@ void CpuEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
 }
 
 // Divides in place only what is close to the ends of what fp32 can hold.
-void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const {
+void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) {
   int64_t count = bank.shape()[0];
   Tensor squares({count}, DType::f64);
   sum_of_squares(bank, squares);
@@ -110,4 +110,4 @@ void CpuEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared
   }
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

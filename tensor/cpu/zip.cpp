@@ -1,11 +1,11 @@
 // tensor/cpu/zip.cpp - y = f(a, b) for every BINARY row of ops.def; b may repeat over a's first
 // dimensions.
 #include "tensor/checks.h"
-#include "tensor/cpu/cpu_engine.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/functor.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
+namespace murmur::cpu {
 namespace {
 
 // Calls f(at, length, step, right) for contiguous runs; `at` is a flat offset or -1 - row, see
@@ -38,7 +38,7 @@ T* run(const Tensor& x, int64_t at) {
 
 template <class Op>
 void forward(const Tensor& a, const Tensor& b, Tensor& y) {
-  dispatch(a.dtype(), "zip", [&](auto type) {
+  dispatch(a.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     over_pairs<T>(a, b, y, [&](int64_t at, int64_t n, int64_t step, const T* right) {
@@ -58,7 +58,7 @@ void forward(const Tensor& a, const Tensor& b, Tensor& y) {
 
 template <class Op>
 void backward(bool to_left, const Tensor& a, const Tensor& b, const Tensor& dy, Into d) {
-  dispatch(a.dtype(), "zip", [&](auto type) {
+  dispatch(a.dtype(), [&](auto type) {
     using T = decltype(type);
     using C = Compute<T>;
     over_pairs<T>(a, b, dy, [&](int64_t at, int64_t n, int64_t step, const T* right) {
@@ -76,17 +76,16 @@ void backward(bool to_left, const Tensor& a, const Tensor& b, const Tensor& dy, 
 
 }  // namespace
 
-void CpuEngine::zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const {
-  check_operands("zip", a, b, y);
+void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) {
+  check_operands(a, b, y);
   with_functor(op, [&](auto f) { forward<decltype(f)>(a, b, y); });
 }
 
-void CpuEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b,
-                             const Tensor& dy, Into d) const {
-  check_operands("zip backward", a, b, dy);
-  check(d.tensor.contiguous() == dy.contiguous(),
-        "zip backward: one gradient has strided rows, the other not");
+void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
+                  Into d) {
+  check_operands(a, b, dy);
+  check(d.tensor.contiguous() == dy.contiguous(), "one gradient has strided rows, the other not");
   with_functor(op, [&](auto f) { backward<decltype(f)>(left, a, b, dy, d); });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cpu

@@ -7,21 +7,20 @@
 #include "tensor/cuda/attention_forward.h"
 #include "tensor/cuda/attention_hopper.h"
 #include "tensor/cuda/attention_rows.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 namespace {
 
 Heads heads_of(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse) {
-  check_heads("attention", heads, qkv);
+  check_heads(heads, qkv);
   check(qkv.shape().rank() == 3 && y.contiguous() && 3 * y.numel() == qkv.numel() &&
             lse.numel() == qkv.rows() * heads,
-        [&] { return "attention: " + text(y) + ", " + text(lse) + " do not fit " + text(qkv); });
+        [&] { return text(y) + ", " + text(lse) + " do not fit " + text(qkv); });
   Heads at{int(qkv.shape()[1]), int(heads), int(qkv.cols() / (3 * heads))};
-  check(at.size <= kLargestHead, "attention: heads larger than 256 are not supported");
+  check(at.size <= kLargestHead, "heads larger than 256 are not supported");
   return at;
 }
 
@@ -71,7 +70,7 @@ void general_forward(const Heads& at, const Tensor& qkv, Tensor& y, Tensor& lse)
                          y.data<bf16>(), lse.data<float>());
     });
   }
-  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
+  dispatch_single(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     launch_rows(attention_rows<T>, qkv, at, qkv.data<T>(), y.data<T>(), lse.data<float>());
   });
@@ -90,7 +89,7 @@ void general_backward(const Heads& at, const Tensor& qkv, const Tensor& dy,
       run(std::false_type{});
     });
   }
-  dispatch_single(qkv.dtype(), "attention", [&](auto type) {
+  dispatch_single(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     for (auto* kernel : {attention_rows_backward<T, true>, attention_rows_backward<T, false>}) {
       launch_rows(kernel, qkv, at, qkv.data<T>(), dy.data<T>(), statistics, dqkv.tensor.data<T>(),
@@ -108,7 +107,7 @@ const RowStatistics* data(const Tensor& statistics) {
 Tensor row_statistics_of(const Heads& at, const Tensor& y, const Tensor& dy, const Tensor& lse) {
   int64_t rows = y.shape()[0] * at.heads * at.padded();
   Tensor statistics({rows, 2}, DType::f32, Device::cuda);
-  dispatch_single(y.dtype(), "attention", [&](auto type) {
+  dispatch_single(y.dtype(), [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     Rows<T> out{y.data<T>(), at.size}, dout{dy.data<T>(), at.size};
@@ -137,25 +136,19 @@ bool hopper_attention_trusted(int size) {
   });
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
-void CudaEngine::attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) const {
-  Doing doing("attention", {&qkv});
+void attention(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& lse) {
   Heads at = heads_of(heads, qkv, y, lse);
   if (qkv.numel() == 0) return;
   (hopper_fits(at, {&qkv, &y}) ? hopper_attention : general_forward)(at, qkv, y, lse);
 }
 
-void CudaEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) const {
-  Doing doing("largest_scores", {&qkv, &y});
+void largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) {
   check_largest_scores(heads, qkv, y);
   if (qkv.numel() == 0) return;
   Heads at{int(qkv.shape()[-2]), int(heads), int(qkv.cols() / (3 * heads))};
-  check(at.size <= kLargestHead, "largest_scores: heads larger than 256 are not supported");
+  check(at.size <= kLargestHead, "heads larger than 256 are not supported");
   Tensor top({qkv.rows() * heads}, DType::f32, Device::cuda);
-  dispatch_single(qkv.dtype(), "largest_scores", [&](auto type) {
+  dispatch_single(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     launch_rows(largest_score_rows<T>, qkv, at, qkv.data<T>(), top.data<float>());
   });
@@ -163,11 +156,10 @@ void CudaEngine::largest_scores(int64_t heads, const Tensor& qkv, Tensor& y) con
          y.data<float>());
 }
 
-void CudaEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y,
-                                    const Tensor& lse, const Tensor& dy, Into dqkv) const {
-  Doing doing("attention backward", {&qkv, &dy});
-  check_same("attention backward", qkv, dqkv.tensor);
-  check_same("attention backward", y, dy);
+void attention_backward(int64_t heads, const Tensor& qkv, const Tensor& y, const Tensor& lse,
+                        const Tensor& dy, Into dqkv) {
+  check_same(qkv, dqkv.tensor);
+  check_same(y, dy);
   Heads at = heads_of(heads, qkv, y, lse);
   if (qkv.numel() == 0) return;
   Tensor statistics = row_statistics_of(at, y, dy, lse);
@@ -175,4 +167,4 @@ void CudaEngine::attention_backward(int64_t heads, const Tensor& qkv, const Tens
   (hopper ? hopper_attention_backward : general_backward)(at, qkv, dy, data(statistics), dqkv);
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -9,6 +9,7 @@
 #include "tensor/cuda/attention_hopper.h"
 #include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
 namespace {

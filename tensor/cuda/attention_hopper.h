@@ -2,7 +2,7 @@
 #pragma once
 
 #include "tensor/cuda/attention_backward.h"  // Heads, RowStatistics
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur::cuda {
 

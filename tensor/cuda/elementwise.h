@@ -120,7 +120,7 @@ struct DeviceFactor {
 };
 
 // Cuts e, of contiguous tensors or of rows, so that no row lies in two parts of the factor.
-inline Each<DeviceFactor> factor_of(const char* op, const Factor& factor, Extent& e) {
+inline Each<DeviceFactor> factor_of(const Factor& factor, Extent& e) {
   DeviceFactor f{factor.value};
   if (!factor.by) return {f};
   const Tensor& by = factor.by;
@@ -128,7 +128,7 @@ inline Each<DeviceFactor> factor_of(const char* op, const Factor& factor, Extent
   if (parts > 1 && e.rows == 1 && e.cols % parts == 0) e = {parts, e.cols / parts};
   check(by.device() == Device::cuda && (by.dtype() == DType::f32 || by.dtype() == DType::f64) &&
             by.contiguous() && parts > 0 && (parts == 1 || e.rows % parts == 0),
-        [&] { return std::string(op) + ": factors " + text(by) + " do not fit"; });
+        [&] { return "factors " + text(by) + " do not fit"; });
   f.by = by.raw();
   f.is_double = by.dtype() == DType::f64;
   if (parts > 1) f.rows_per_part = uint32_t(e.rows / parts);

@@ -3,12 +3,11 @@
 // Backward sorts the tokens, so that what goes to one row of the table is neighbours, in the order
 // of the tokens. The warps of a block add up such a run together: no sum depends on the machine.
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/reduce.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 // Rows of a table, as the tokens say. A token outside it gives NaN: a kernel can throw nothing.
 template <class T>
@@ -90,16 +89,10 @@ __global__ void __launch_bounds__(32 * kSumWarps)
   }
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
-void CudaEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
-                        Tensor& y) const {
-  Doing doing("gather", {&table, &tokens, &positions, &y});
+void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions, Tensor& y) {
   check_gather(table, tokens, positions, y);
   Extent e{tokens.numel(), table.cols()}, all{table.rows(), table.cols()};
-  dispatch_single(table.dtype(), "gather", [&](auto type) {
+  dispatch_single(table.dtype(), [&](auto type) {
     using T = decltype(type);
     Chosen<T> chosen{in<T>(table, all), tokens.data<int32_t>(), uint32_t(table.rows())};
     Repeated<T> repeated{{rows_of<T>(positions)}, uint32_t(tokens.cols()), false};
@@ -107,8 +100,7 @@ void CudaEngine::gather(const Tensor& table, const Tensor& tokens, const Tensor&
   });
 }
 
-void CudaEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) const {
-  Doing doing("gather backward", {&tokens, &dy, &dtable.tensor});
+void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) {
   Tensor& table = dtable.tensor;
   check_gather_backward(tokens, dy, table);
   int64_t n = tokens.numel(), cols = dy.cols();
@@ -122,7 +114,7 @@ void CudaEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dt
            static_cast<Key*>(spare.raw()));
     std::swap(keys, spare);
   }
-  dispatch_single(dy.dtype(), "gather", [&](auto type) {
+  dispatch_single(dy.dtype(), [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     Rows<T> from = rows_of<T>(dy);
@@ -133,4 +125,4 @@ void CudaEngine::gather_backward(const Tensor& tokens, const Tensor& dy, Into dt
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

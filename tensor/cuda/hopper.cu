@@ -6,6 +6,7 @@
 
 #include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
 
@@ -28,7 +29,7 @@ TileMap tile_map(const bf16* data, int64_t count, int64_t rows, int64_t columns,
                          stride, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
                          CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                          CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS,
-        [] { return "cuTensorMapEncodeTiled failed (" + Doing::text() + ")"; });
+        [] { return "cuTensorMapEncodeTiled failed"; });
   return map;
 }
 
@@ -58,7 +59,7 @@ bool first_use(const char* name, int& verdict, const std::function<double()>& er
 
 Tensor sample(Shape shape, uint64_t seed) {
   Tensor x(shape, DType::bf16, Device::cuda);
-  engine(Device::cuda).random_normal(seed, 0, 0, 1, x);
+  ops::random_normal(seed, 0, 0, 1, x);
   return x;
 }
 

@@ -1,11 +1,10 @@
 // tensor/cuda/map.cu - y = f(x) for every UNARY row of ops.def, and the few maps with a constant.
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/functor.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 template <class Op>
 struct Value {
@@ -26,15 +25,10 @@ struct Lerp {
   __device__ void operator()(float x, float& y) const { y = old * y + added * x; }
 };
 
-}  // namespace cuda
-
-using namespace cuda;
-
-void CudaEngine::map(Unary op, const Tensor& x, Tensor& y) const {
-  Doing doing("map", {&x, &y});
-  check_same("map", x, y);
+void map(Unary op, const Tensor& x, Tensor& y) {
+  check_same(x, y);
   Extent e = extent_of(x, y);
-  dispatch_single(x.dtype(), "map", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     with_functor(op, [&](auto f) {
       launch_elementwise(Value<decltype(f)>{}, e, in<T>(x, e), out<T>(y, e));
@@ -42,12 +36,11 @@ void CudaEngine::map(Unary op, const Tensor& x, Tensor& y) const {
   });
 }
 
-void CudaEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) const {
-  Doing doing("map backward", {&x, &dy, &dx.tensor});
-  check_same("map backward", x, dy);
-  check_same("map backward", x, dx.tensor);
+void map_backward(Unary op, const Tensor& x, const Tensor& dy, Into dx) {
+  check_same(x, dy);
+  check_same(x, dx.tensor);
   Extent e = extent_of(x, dy, dx.tensor);
-  dispatch_single(x.dtype(), "map", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     with_functor(op, [&](auto f) {
       launch_elementwise(Derivative<decltype(f)>{}, e, in<T>(x, e), in<T>(dy, e),
@@ -56,27 +49,25 @@ void CudaEngine::map_backward(Unary op, const Tensor& x, const Tensor& dy, Into 
   });
 }
 
-void CudaEngine::scale(const Factor& alpha, const Tensor& x, Into y) const {
-  Doing doing("scale", {&x, &y.tensor});
-  check_shape("scale", x, y.tensor);
+void scale(const Factor& alpha, const Tensor& x, Into y) {
+  check_shape(x, y.tensor);
   Extent e = extent_of(x, y.tensor);
-  auto a = factor_of("scale", alpha, e);
-  dispatch_single(x.dtype(), "scale", [&](auto type) {
-    dispatch_single(y.tensor.dtype(), "scale", [&](auto out_type) {
+  auto a = factor_of(alpha, e);
+  dispatch_single(x.dtype(), [&](auto type) {
+    dispatch_single(y.tensor.dtype(), [&](auto out_type) {
       launch_elementwise(Scale{}, e, a, in<decltype(type)>(x, e),
                          out<decltype(out_type)>(y.tensor, e, y.accumulate));
     });
   });
 }
 
-void CudaEngine::lerp(double t, const Tensor& x, Tensor& y) const {
-  Doing doing("lerp", {&x, &y});
-  check_same("lerp", x, y);
+void lerp(double t, const Tensor& x, Tensor& y) {
+  check_same(x, y);
   Extent e = extent_of(x, y);
-  dispatch_single(x.dtype(), "lerp", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     launch_elementwise(Lerp{float(1 - t), float(t)}, e, in<T>(x, e), out<T>(y, e, true));
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

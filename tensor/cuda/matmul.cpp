@@ -10,13 +10,13 @@
 #include <string>
 #include <vector>
 
-#include "tensor/cuda/cuda_engine.h"
+#include "tensor/backend.h"
 #include "tensor/cuda/plans.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/symmetric_hopper.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 // Everything the library is told about one product, in its terms: D (rows x cols) = first second.
 struct Product {
@@ -213,12 +213,7 @@ bool fusing_wins(const Product& fused, const Product& plain, const std::function
   return together && together->ms <= limit;
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
-void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) const {
-  Doing doing("matmul", {&a, &b, &c.tensor});
+void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
   Tensor& out = c.tensor;
   bool batched = a.shape().rank() == 3 && b.shape().rank() == 3;
   Product p;
@@ -233,15 +228,15 @@ void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFo
   p.inner = form.transpose_a ? a_rows : a.cols();
   check(p.inner == (form.transpose_b ? b.cols() : b_rows) && out.rows() / p.batch == p.cols &&
             out.cols() == p.rows && (!batched || b.shape()[0] == p.batch),
-        "matmul: sizes do not fit; transpose a side?");
+        "sizes do not fit; transpose a side?");
   check(a.dtype() == b.dtype() && a.dtype() != DType::f64 && a.dtype() != DType::i32 &&
             (out.dtype() == a.dtype() || out.dtype() == DType::f32),
-        "matmul: no such combination of types on this device");
-  check(!form.plus || !c.accumulate, "matmul: `plus` and accumulation together");
+        "no such combination of types on this device");
+  check(!form.plus || !c.accumulate, "`plus` and accumulation together");
   if (out.numel() == 0) return;
   bool many_alphas = form.alpha.by && form.alpha.by.numel() > 1;
   if (p.inner == 0) {
-    check(!form.plus && !form.bias, "matmul: an empty inner dimension with something to add");
+    check(!form.plus && !form.bias, "an empty inner dimension with something to add");
     if (!c.accumulate) fill(out, 0);
     return;
   }
@@ -254,7 +249,7 @@ void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFo
   p.plus = form.plus ? form.plus : c.accumulate ? out : Tensor();
   p.beta = form.plus ? float(form.beta) : c.accumulate ? 1.f : 0.f;
   if (form.alpha.by && !many_alphas) {
-    check(!form.plus, "matmul: `plus` with a factor on the device");
+    check(!form.plus, "`plus` with a factor on the device");
     p.alpha_on_device = Tensor({1}, DType::f32, Device::cuda);
     scale(form.alpha.value, form.alpha.by.view({1}), {p.alpha_on_device});
   }
@@ -263,7 +258,7 @@ void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFo
     p.bias = form.bias;
     if (form.bias.dtype() != out.dtype()) {
       p.bias = Tensor(form.bias.shape(), out.dtype(), Device::cuda);
-      copy(form.bias, p.bias);
+      backend(Device::cuda).copy(form.bias, p.bias);
     }
     p.epilogue = CUBLASLT_EPILOGUE_BIAS;
   }
@@ -293,15 +288,15 @@ void CudaEngine::matmul(const Tensor& a, const Tensor& b, Into c, const MatmulFo
     if (form.slope_at) map_backward(form.op, form.slope_at, out, {out});
   };
   if (fused.epilogue != p.epilogue && fusing_wins(fused, p, finish)) {
-    check(run(fused), "matmul: cuBLASLt has lost the kernel of its plan");
+    check(run(fused), "cuBLASLt has lost the kernel of its plan");
     return;
   }
-  check(run(p), "matmul: cuBLASLt has no kernel for this product");
+  check(run(p), "cuBLASLt has no kernel for this product");
   finish();
   if (many_alphas) {
-    check(!p.plus, "matmul: factors on the device with something to add");
+    check(!p.plus, "factors on the device with something to add");
     scale({1, form.alpha.by}, out, {out});
   }
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -4,12 +4,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/cuda/cuda_engine.h"
+#include "tensor/cuda/cuda_backend.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/dispatch.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 constexpr int kThreads = 256;
 
@@ -38,7 +38,7 @@ __global__ void convert_kernel(int64_t cols, int64_t n, const From* x, int64_t x
 template <class F>
 void dispatch_all(DType dtype, const F& f) {
   if (dtype == DType::i32) return f(int32_t{});
-  dispatch(dtype, "copy", f);
+  dispatch(dtype, f);
 }
 
 // Page-locked host memory in slots: what is to travel to the device waits here, so that the caller
@@ -107,11 +107,7 @@ void copy_on_device(const Tensor& from, Tensor& to) {
   });
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
-void* CudaEngine::allocate(size_t bytes) const {
+void* CudaBackend::allocate(size_t bytes) const {
   void* data = nullptr;
   cudaError_t status = cudaMalloc(&data, bytes);
   if (status == cudaErrorMemoryAllocation) {
@@ -122,13 +118,12 @@ void* CudaEngine::allocate(size_t bytes) const {
   return data;
 }
 
-void CudaEngine::release(void* data, size_t) const {
+void CudaBackend::release(void* data, size_t) const {
   check_call(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   check_call(cudaFree(data), "cudaFree");
 }
 
-void CudaEngine::fill(Tensor& x, double value) const {
-  Doing doing("fill", {&x});
+void fill(Tensor& x, double value) {
   int64_t n = x.numel();
   dispatch_all(x.dtype(), [&](auto type) {
     using T = decltype(type);
@@ -144,9 +139,7 @@ void CudaEngine::fill(Tensor& x, double value) const {
 }
 
 // Between devices the bytes travel as they are, and the CPU converts.
-void CudaEngine::copy(const Tensor& from, Tensor& to) const {
-  Doing doing("copy", {&from, &to});
-  check(from.shape() == to.shape(), [&] { return "copy: " + text(from) + " to " + text(to); });
+void CudaBackend::copy(const Tensor& from, Tensor& to) const {
   if (from.numel() == 0) return;
   bool here = from.device() == Device::cuda, there = to.device() == Device::cuda;
   if (here && there) return copy_on_device(from, to);
@@ -156,7 +149,7 @@ void CudaEngine::copy(const Tensor& from, Tensor& to) const {
   if (there) {
     bool ready = from.dtype() == to.dtype() && from.contiguous();
     Tensor host = ready ? from : packed(from, to.dtype(), Device::cpu);
-    if (!ready) engine(Device::cpu).copy(from, host);
+    if (!ready) cpu_backend().copy(from, host);
     Tensor target = to.contiguous() ? to : packed(to, to.dtype(), Device::cuda);
     send(host, target);
     if (!to.contiguous()) copy_on_device(target, to);
@@ -166,8 +159,8 @@ void CudaEngine::copy(const Tensor& from, Tensor& to) const {
     bool ready = from.dtype() == to.dtype() && to.contiguous();
     Tensor host = ready ? to : packed(from, from.dtype(), Device::cpu);
     receive(source, host);
-    if (!ready) engine(Device::cpu).copy(host, to);
+    if (!ready) cpu_backend().copy(host, to);
   }
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -1,12 +1,11 @@
 // tensor/cuda/mix.cu - mixing with neighbours in a graph of ranks, and what they are sent as bytes.
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/team.h"  // over_lanes
+#include "tensor/ops/functions.h"
 #include "tensor/ops/quantize.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 // before + sum_j weights[j] (theirs[j] - own), as an operand. What it knows of the neighbours are
 // parameters of the kernel: that is why one launch has only so many.
@@ -87,14 +86,10 @@ struct Assign {
   __device__ void operator()(float x, float& y) const { y = x; }
 };
 
-}  // namespace cuda
-
-using namespace cuda;
-
 namespace {
 
 void check_fp32(const Tensor& x) {
-  check(x.dtype() == DType::f32, [&] { return "mix: not for " + text(x) + " on this device"; });
+  check(x.dtype() == DType::f32, [&] { return "not for " + text(x) + " on this device"; });
 }
 
 bf16* scales_of(const Tensor& packed, int64_t n) {
@@ -105,13 +100,12 @@ bf16* scales_of(const Tensor& packed, int64_t n) {
 
 // More neighbours than one launch takes: the sum of the first ones waits in memory, for the last
 // launch to add it to x.
-void CudaEngine::mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
-                     const std::vector<double>& weights, Tensor& y) const {
-  Doing doing("mix", {&x, &own, &y});
+void mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
+         const std::vector<double>& weights, Tensor& y) {
   check_mix(x, own, theirs, weights, y);
   check_fp32(x);
   Extent e{1, x.numel()};
-  dispatch_single(own.dtype(), "mix", [&](auto type) {
+  dispatch_single(own.dtype(), [&](auto type) {
     using Q = decltype(type);
     size_t most = Correction<Q>::kMost, next = 0;
     Tensor sum;
@@ -129,11 +123,10 @@ void CudaEngine::mix(const Tensor& x, const Tensor& own, const std::vector<Tenso
   });
 }
 
-void CudaEngine::quantize(const Tensor& x, Tensor& packed) const {
-  Doing doing("quantize", {&x, &packed});
-  check_packed("quantize", x, packed);
+void quantize(const Tensor& x, Tensor& packed) {
+  check_packed(x, packed);
   int64_t n = x.numel();
-  dispatch_single(x.dtype(), "quantize", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> rows = rows_of<T>(x, {1, n});
     launch(quantize_blocks<T>, unsigned(ceil_div(n, 4 * 256)), 256, 0, rows, n, rows.wide(4),
@@ -141,14 +134,13 @@ void CudaEngine::quantize(const Tensor& x, Tensor& packed) const {
   });
 }
 
-void CudaEngine::dequantize(const Tensor& packed, Tensor& x) const {
-  Doing doing("dequantize", {&packed, &x});
-  check_packed("dequantize", x, packed);
+void dequantize(const Tensor& packed, Tensor& x) {
+  check_packed(x, packed);
   Extent e{1, x.numel()};
-  dispatch_single(x.dtype(), "dequantize", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     Packed from{static_cast<const uint32_t*>(packed.raw()), scales_of(packed, e.cols)};
     launch_elementwise(Assign{}, e, from, out<decltype(type)>(x, e));
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -6,13 +6,12 @@
 #include <type_traits>
 
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/reduce.h"
 #include "tensor/cuda/team.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/norm.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 constexpr int kWarps = 8;  // of a block, a row each
 // Blocks of the backward pass, two for each multiprocessor of an H200. A constant, so that dgain
@@ -211,10 +210,6 @@ __global__ void __launch_bounds__(256) norm_columns(Backward<T> f, int64_t grain
   partial[(gridDim.y + blockIdx.y) * f.cols + c] = bias;
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
 namespace {
 
 // Calls f with how many of a row's vectors a lane takes, as a constant; false for other rows.
@@ -241,11 +236,10 @@ Normed<T> normed(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& s
 
 }  // namespace
 
-void CudaEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
-                      const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) const {
-  Doing doing("norm", {&x, &residual, &gain, &bias, &y});
+void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
+          const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) {
   check_norm(x, residual, gain, sum, y);
-  dispatch_single(x.dtype(), "norm", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> other = rows_of<T>(residual), total = rows_of<T>(sum), out = rows_of<T>(y);
     Rows<float> added = rows_of<float>(bias);
@@ -258,19 +252,17 @@ void CudaEngine::norm(Norm kind, const Tensor& x, const Tensor& residual, const 
   });
 }
 
-void CudaEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
-                               const Tensor& statistics, const Tensor& dy, Into dx, Into dgain,
-                               Into dbias) const {
-  Doing doing("norm backward", {&x, &gain, &dy, &dx.tensor, &dgain.tensor, &dbias.tensor});
-  check_same("norm backward", x, dy);
-  if (dx.tensor) check_same("norm backward", x, dx.tensor);
+void norm_backward(Norm kind, const Tensor& x, const Tensor& gain, const Tensor& statistics,
+                   const Tensor& dy, Into dx, Into dgain, Into dbias) {
+  check_same(x, dy);
+  if (dx.tensor) check_same(x, dx.tensor);
   Tensor partial;  // of dgain and dbias
   auto make_partial = [&](int64_t pieces) -> float* {
     if (!dgain.tensor && !dbias.tensor) return nullptr;
     partial = Tensor({2, pieces, x.cols()}, DType::f32, Device::cuda);
     return partial.data<float>();
   };
-  dispatch_single(x.dtype(), "norm", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> d = rows_of<T>(dy), to = rows_of<T>(dx.tensor);
     Backward<T> f{normed<T>(kind, x, gain, statistics, d, to), d, to, dx.tensor && dx.accumulate};
@@ -291,4 +283,4 @@ void CudaEngine::norm_backward(Norm kind, const Tensor& x, const Tensor& gain,
   if (partial) add_pieces(partial, dgain, dbias);
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -2,11 +2,10 @@
 // not enough where columns are nearly parallel, twice always is (Giraud et al., 2005). A block of
 // threads owns a matrix.
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/team.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 constexpr int kGramThreads = 256;
 
@@ -76,21 +75,16 @@ __global__ void __launch_bounds__(kGramThreads)
   each_element([=](int64_t to, int64_t from) { q[to] = T(float(columns[from])); });
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
-void CudaEngine::orthonormal_columns(const Tensor& x, Tensor& q) const {
-  Doing doing("orthonormal_columns", {&x, &q});
+void orthonormal_columns(const Tensor& x, Tensor& q) {
   check_orthonormal(x, q);
   int64_t count = x.shape()[0], m = x.shape()[1], n = x.shape()[2];
   if (x.numel() == 0) return;
   Tensor scratch({count, m * n + n}, DType::f64, Device::cuda);
-  dispatch_single(x.dtype(), "orthonormal_columns", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     launch(cuda::orthonormal_columns<T>, unsigned(count), kGramThreads, 0, x.data<T>(), q.data<T>(),
            int(m), int(n), scratch.data<double>());
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -57,7 +57,7 @@ cublasLtHandle_t library() {
 
 void check_library(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  throw Error(Doing::text() + ": " + call + ": " + cublasLtGetStatusString(status));
+  throw DeviceError(std::string(call) + ": " + cublasLtGetStatusString(status));
 }
 
 Plans::Plans(std::string path) : path_(std::move(path)) {

@@ -1,12 +1,11 @@
 // tensor/cuda/random.cu - counter-based random tensors: element i comes from block i / 4 of Philox,
 // the same numbers as on the CPU.
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/vector.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/philox.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 struct Uniform {
   double low, high;
@@ -41,17 +40,12 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
 namespace {
 
 template <class F>
 void fill_blocks(const F& f, uint64_t seed, uint64_t stream, Tensor& x) {
-  Doing doing("random", {&x});
-  check(x.contiguous(), "random: needs contiguous rows");
-  dispatch_single(x.dtype(), "random", [&](auto type) {
+  check(x.contiguous(), "needs contiguous rows");
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     launch(random_blocks<T, F>, unsigned(ceil_div(ceil_div(x.numel(), 4), 256)), 256, 0, f, seed,
            stream, x.numel(), x.data<T>());
@@ -60,14 +54,12 @@ void fill_blocks(const F& f, uint64_t seed, uint64_t stream, Tensor& x) {
 
 }  // namespace
 
-void CudaEngine::random_uniform(uint64_t seed, uint64_t stream, double low, double high,
-                                Tensor& x) const {
+void random_uniform(uint64_t seed, uint64_t stream, double low, double high, Tensor& x) {
   fill_blocks(Uniform{low, high}, seed, stream, x);
 }
 
-void CudaEngine::random_normal(uint64_t seed, uint64_t stream, double mean, double deviation,
-                               Tensor& x) const {
+void random_normal(uint64_t seed, uint64_t stream, double mean, double deviation, Tensor& x) {
   fill_blocks(Normal{mean, deviation}, seed, stream, x);
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

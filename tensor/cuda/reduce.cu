@@ -3,13 +3,12 @@
 #include <type_traits>
 
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/reduce.h"
 #include "tensor/cuda/team.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 // partial[k, piece] <- sum of one piece of part k: `length` elements, of rows of `cols`.
 template <class T, bool kSquare>
@@ -70,15 +69,11 @@ void add_pieces(const Tensor& partial, Into first, Into second) {
          e.rows, false, to(first), to(second));
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
 namespace {
 
 template <bool kSquare>
-void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y) {
-  check_parts(op, x, y);
+void sum_parts(double factor, const Tensor& x, Tensor& y) {
+  check_parts(x, y);
   int64_t parts = y.numel();
   int64_t length = x.numel() / parts;
   // At most 1024 pieces in all when there is one part, and no less than 8192 elements in each.
@@ -86,7 +81,7 @@ void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y) {
   int64_t pieces = ceil_div(length, grain);
   Tensor partial({parts, pieces}, DType::f64, Device::cuda);
   Extent e{x.contiguous() ? parts : x.rows(), x.contiguous() ? length : x.cols()};
-  dispatch_single(x.dtype(), op, [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> rows = rows_of<T>(x, e);
     bool flat = x.contiguous() && rows.wide(kNeighbours<T>);
@@ -102,23 +97,16 @@ void sum_parts(const char* op, double factor, const Tensor& x, Tensor& y) {
 
 }  // namespace
 
-void CudaEngine::sum(double factor, const Tensor& x, Tensor& y) const {
-  Doing doing("sum", {&x, &y});
-  sum_parts<false>("sum", factor, x, y);
-}
+void sum(double factor, const Tensor& x, Tensor& y) { sum_parts<false>(factor, x, y); }
 
-void CudaEngine::sum_of_squares(const Tensor& x, Tensor& y) const {
-  Doing doing("sum_of_squares", {&x, &y});
-  sum_parts<true>("sum_of_squares", 1, x, y);
-}
+void sum_of_squares(const Tensor& x, Tensor& y) { sum_parts<true>(1, x, y); }
 
-void CudaEngine::sum_rows(const Tensor& x, Into y) const {
-  Doing doing("sum_rows", {&x, &y.tensor});
+void sum_rows(const Tensor& x, Into y) {
   check_sum_rows(x, y.tensor);
   Extent e{x.rows(), x.cols()};
   int64_t grain = std::max<int64_t>(64, ceil_div(e.rows, 256)), pieces = ceil_div(e.rows, grain);
   Tensor partial({1, pieces, e.cols}, DType::f32, Device::cuda);
-  dispatch_single(x.dtype(), "sum_rows", [&](auto type) {
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     Rows<T> from = rows_of<T>(x);
@@ -130,4 +118,4 @@ void CudaEngine::sum_rows(const Tensor& x, Into y) const {
   add_pieces(partial, y, y);
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

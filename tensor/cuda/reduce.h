@@ -2,7 +2,7 @@
 #pragma once
 
 #include "tensor/cuda/vector.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur::cuda {
 

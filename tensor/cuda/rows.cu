@@ -2,14 +2,13 @@
 #include <cfloat>
 
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/team.h"
+#include "tensor/ops/functions.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/rope.h"
 #include "tensor/ops/softmax.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 template <class T>
 struct SoftmaxRow {
@@ -47,7 +46,7 @@ __global__ void __launch_bounds__(512, 2)
   auto place_at = [=](int i) {
     return kShared ? Place{0, i, N, true} : place(0, i, cols, N, false);
   };
-  auto without_padding = [=](float (&v)[N], int i) {
+  auto without_padding = [=](float(&v)[N], int i) {
     for (int k = 0; k < N; k++) v[k] = i + k < vocabulary ? v[k] : -INFINITY;
   };
   int target = targets[blockIdx.x], step = 512 * N;
@@ -166,10 +165,6 @@ __global__ void __launch_bounds__(256)
   second(y).store(turned[1], mine.place);
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
 namespace {
 
 // Lanes for `length` elements of a head. wide: may they be moved N at a time, in all these tensors?
@@ -195,20 +190,18 @@ Rows<T> head_rows(int64_t heads, const Tensor& qkv) {
 
 }  // namespace
 
-void CudaEngine::softmax(const Tensor& x, Tensor& y) const {
-  Doing doing("softmax", {&x, &y});
-  check_same("softmax", x, y);
-  dispatch_single(x.dtype(), "softmax", [&](auto type) {
+void softmax(const Tensor& x, Tensor& y) {
+  check_same(x, y);
+  dispatch_single(x.dtype(), [&](auto type) {
     using T = decltype(type);
     launch_rows(SoftmaxRow<T>{rows_of<T>(x), rows_of<T>(y), x.cols()}, x.rows(), x.cols());
   });
 }
 
-void CudaEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) const {
-  Doing doing("softmax backward", {&y, &dy, &dx.tensor});
-  check_same("softmax backward", y, dy);
-  check_same("softmax backward", y, dx.tensor);
-  dispatch_single(y.dtype(), "softmax", [&](auto type) {
+void softmax_backward(const Tensor& y, const Tensor& dy, Into dx) {
+  check_same(y, dy);
+  check_same(y, dx.tensor);
+  dispatch_single(y.dtype(), [&](auto type) {
     using T = decltype(type);
     launch_rows(SoftmaxBackwardRow<T>{rows_of<T>(y), rows_of<T>(dy), rows_of<T>(dx.tensor),
                                       y.cols(), dx.accumulate},
@@ -216,11 +209,10 @@ void CudaEngine::softmax_backward(const Tensor& y, const Tensor& dy, Into dx) co
   });
 }
 
-void CudaEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses,
-                               bool to_gradient, int64_t vocabulary) const {
-  Doing doing("cross_entropy", {&logits, &targets, &losses});
+void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient,
+                   int64_t vocabulary) {
   check_cross_entropy(logits, targets, losses, vocabulary);
-  dispatch_single(logits.dtype(), "cross_entropy", [&](auto type) {
+  dispatch_single(logits.dtype(), [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     Rows<T> rows = rows_of<T>(logits);
@@ -232,11 +224,10 @@ void CudaEngine::cross_entropy(Tensor& logits, const Tensor& targets, Tensor& lo
   });
 }
 
-void CudaEngine::qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) const {
-  Doing doing("qk_norm", {&qkv, &y, &statistics});
-  check_heads("qk_norm", heads, qkv);
-  check_same("qk_norm", qkv, y);
-  dispatch_single(qkv.dtype(), "qk_norm", [&](auto type) {
+void qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& statistics) {
+  check_heads(heads, qkv);
+  check_same(qkv, y);
+  dispatch_single(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> from = head_rows<T>(heads, qkv), to = head_rows<T>(heads, y);
     launch_heads(qk_norm_heads<T>, heads_of<T>(heads, qkv, from.stride, {from, to}), from, to,
@@ -244,13 +235,12 @@ void CudaEngine::qk_norm(int64_t heads, const Tensor& qkv, Tensor& y, Tensor& st
   });
 }
 
-void CudaEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics,
-                                  const Tensor& dy, Into dx) const {
-  Doing doing("qk_norm backward", {&qkv, &statistics, &dy, &dx.tensor});
-  check_heads("qk_norm backward", heads, qkv);
-  check_same("qk_norm backward", qkv, dy);
-  check_same("qk_norm backward", qkv, dx.tensor);
-  dispatch_single(qkv.dtype(), "qk_norm", [&](auto type) {
+void qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor& statistics, const Tensor& dy,
+                      Into dx) {
+  check_heads(heads, qkv);
+  check_same(qkv, dy);
+  check_same(qkv, dx.tensor);
+  dispatch_single(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> x = head_rows<T>(heads, qkv), d = head_rows<T>(heads, dy),
             to = head_rows<T>(heads, dx.tensor);
@@ -259,11 +249,9 @@ void CudaEngine::qk_norm_backward(int64_t heads, const Tensor& qkv, const Tensor
   });
 }
 
-void CudaEngine::rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles,
-                      Into y) const {
-  Doing doing("rope", {&qkv, &angles, &y.tensor});
+void rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles, Into y) {
   check_rope(heads, qkv, angles, y.tensor);
-  dispatch_single(qkv.dtype(), "rope", [&](auto type) {
+  dispatch_single(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
     Rows<T> from = head_rows<T>(heads, qkv), to = head_rows<T>(heads, y.tensor);
     Rows<float> by{angles.data<float>(), from.stride};
@@ -274,4 +262,4 @@ void CudaEngine::rope(int64_t heads, double direction, const Tensor& qkv, const 
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

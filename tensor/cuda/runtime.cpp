@@ -4,33 +4,9 @@
 #include <cstdlib>
 
 namespace murmur::cuda {
-namespace {
-
-thread_local Doing* current = nullptr;
-
-}  // namespace
-
-Doing::Doing(const char* op, std::initializer_list<const Tensor*> tensors)
-    : op_(op), outer_(current) {
-  for (const Tensor* x : tensors) {
-    if (count_ < kMost) tensors_[count_++] = x;
-  }
-  current = this;
-}
-
-Doing::~Doing() { current = outer_; }
-
-std::string Doing::text() {
-  if (!current) return "cuda";
-  std::string s = std::string(current->op_) + ":";
-  for (int i = 0; i < current->count_; i++)
-    s += (i ? ", " : " ") + murmur::text(*current->tensors_[i]);
-  return s;
-}
-
 void check_call(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
-  throw Error(Doing::text() + ": " + call + ": " + cudaGetErrorString(status));
+  throw DeviceError(std::string(call) + ": " + cudaGetErrorString(status));
 }
 
 cudaStream_t stream() {

@@ -4,32 +4,15 @@
 
 #include <cuda_runtime.h>
 
-#include <initializer_list>
 #include <string>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur::cuda {
 
 cudaStream_t stream();  // everything the engine does happens here, in order
 
-// Says what is being done, for messages: "norm: fp32 (4, 8) cuda, fp32 (8) cuda".
-class Doing {
- public:
-  Doing(const char* op, std::initializer_list<const Tensor*> tensors);
-  ~Doing();
-  Doing(const Doing&) = delete;
-  static std::string text();
-
- private:
-  static constexpr int kMost = 6;
-  const char* op_;
-  const Tensor* tensors_[kMost];
-  int count_ = 0;
-  Doing* outer_;
-};
-
-// Throws an Error that names what is being done, the call, and the reason.
+// Throws a DeviceError that names the call and the reason.
 void check_call(cudaError_t status, const char* call);
 
 struct Counters {

@@ -2,12 +2,12 @@
 #include <memory>
 #include <vector>
 
-#include "tensor/cuda/cuda_engine.h"
+#include "tensor/backend.h"
+#include "tensor/cuda/cuda_backend.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-
-using namespace cuda;
+namespace murmur::cuda {
 
 namespace {
 
@@ -51,24 +51,12 @@ struct Graph {
 
 }  // namespace
 
-const Engine* cuda_engine() {
-  static const CudaEngine engine;
-  static const bool found = [] {
-    int count = 0;
-    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-  }();
-  return found ? &engine : nullptr;
-}
-
-void* cuda_stream() { return cuda::stream(); }
-
-void CudaEngine::synchronize() const {
+void CudaBackend::synchronize() const {
   check_call(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   counters().waits++;
 }
 
-std::function<double()> CudaEngine::read_later(const Tensor& x) const {
-  Doing doing("read_later", {&x});
+std::function<double()> CudaBackend::read_later(const Tensor& x) const {
   check(x.numel() == 1, [&] { return "read_later: " + text(x) + " has more than one element"; });
   Tensor wide(x.shape(), DType::f64, Device::cuda);
   copy(x, wide);
@@ -83,7 +71,7 @@ std::function<double()> CudaEngine::read_later(const Tensor& x) const {
   };
 }
 
-std::function<void()> CudaEngine::capture(const std::function<void()>& work) const {
+std::function<void()> CudaBackend::capture(const std::function<void()>& work) const {
   auto graph = std::make_shared<Graph>();
   int64_t before = counters().launches;
   PrivateMemory memory(Device::cuda);
@@ -108,5 +96,23 @@ std::function<void()> CudaEngine::capture(const std::function<void()>& work) con
     counters().launches++;
   };
 }
+
+}  // namespace murmur::cuda
+
+namespace murmur {
+
+const Backend* cuda_backend() {
+  static const cuda::CudaBackend backend;
+  static const bool found = [] {
+#define OP(name) ops::name.set_cuda(cuda::name);
+#define OP_WITH_WORK(name, work) OP(name)
+#include "tensor/ops/kernels.def"
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+  }();
+  return found ? &backend : nullptr;
+}
+
+void* cuda_stream() { return cuda::stream(); }
 
 }  // namespace murmur

@@ -8,6 +8,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/symmetric_hopper.h"
 #include "tensor/cuda/vector.h"
+#include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
 namespace {
@@ -168,15 +169,14 @@ template <bool kTransposed>
 bool trusted() {
   static int verdict = 0;
   return first_use("symmetric products", verdict, [] {
-    const Engine& gpu = engine(Device::cuda);
     Tensor a = kTransposed ? sample({2, 200, 136}, 1) : sample({2, 136, 200}, 1);
     Tensor plus({2, 136, 136}, DType::bf16, Device::cuda),
         got = plus, want(plus.shape(), DType::bf16, Device::cuda);
     MatmulForm form;
     form.transpose_a = kTransposed, form.transpose_b = !kTransposed;
-    gpu.matmul(a, a, {plus}, form);
+    matmul(a, a, {plus}, form);
     form.alpha = 0.5, form.plus = plus, form.beta = -0.25;
-    gpu.matmul(a, a, {want}, form);
+    matmul(a, a, {want}, form);
     run<kTransposed>(a, form.alpha, plus, form.beta, got);  // into plus itself
     return difference(got, want);
   });
@@ -194,12 +194,11 @@ bool symmetric_product(const Tensor& a, bool transpose_first, const Factor& alph
   if (a.numel() == 0 || c.numel() == 0) return false;
   const int64_t size = c.cols(), inner = transpose_first ? a.rows() * size / c.rows() : a.cols();
   check(c.rows() % size == 0 && a.numel() * size == c.numel() * inner,
-        [&] { return "symmetric product: " + text(a) + " does not fit " + text(c); });
+        [&] { return text(a) + " does not fit " + text(c); });
   if (size % 4 != 0 || !fits(a, 8) || !fits(c, 4)) return false;
   if (plus && !fits(plus, 2)) return false;
   if (alpha.by && alpha.by.dtype() != DType::f32) return false;
   if (!(transpose_first ? trusted<true>() : trusted<false>())) return false;
-  Doing doing("symmetric product", {&a, &plus, &c});
   if (transpose_first) {
     run<true>(a, alpha, plus, beta, c);
   } else {

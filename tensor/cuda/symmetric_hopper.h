@@ -1,7 +1,7 @@
 // tensor/cuda/symmetric_hopper.h - products that are known to be symmetric, at half the work.
 #pragma once
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur::cuda {
 

@@ -2,11 +2,10 @@
 #include <type_traits>
 
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 struct Descend {
   float decay;
@@ -79,15 +78,11 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-}  // namespace cuda
-
-using namespace cuda;
-
 namespace {
 
-void check_fp32(const char* op, const Tensor& x) {
+void check_fp32(const Tensor& x) {
   check(x.dtype() == DType::f32,
-        [&] { return std::string(op) + ": not for " + text(x) + " on this device"; });
+        [&] { return std::string("not for ") + text(x) + " on this device"; });
 }
 
 // f(where the number lies), in fp32 or fp64.
@@ -98,25 +93,23 @@ void with_number(const Tensor& x, const F& f) {
 
 }  // namespace
 
-void CudaEngine::descend(const Factor& rate, double decay, bool cautious, const Tensor& d,
-                         Tensor& w, Tensor& shadow) const {
-  Doing doing("descend", {&d, &w});
-  check_shape("descend", d, w);
-  if (shadow) check_shape("descend", d, shadow);
-  check_fp32("descend", w);
+void apply_update(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
+                  Tensor& shadow) {
+  check_shape(d, w);
+  if (shadow) check_shape(d, shadow);
+  check_fp32(w);
   Extent e = shadow ? extent_of(w, d, shadow) : extent_of(w, d);
-  auto r = factor_of("descend", rate, e);
-  dispatch_single(d.dtype(), "descend", [&](auto type) {
+  auto r = factor_of(rate, e);
+  dispatch_single(d.dtype(), [&](auto type) {
     launch_elementwise(Descend{float(decay), cautious}, e, r, in<decltype(type)>(d, e),
                        out<float>(w, e, true), out<bf16>(shadow, e));
   });
 }
 
-void CudaEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
-                      double beta2, double eps, const Tensor& step) const {
-  Doing doing("adam", {&gradient, &m, &v, &direction});
-  for (const Tensor* x : {&m, &v, &direction}) check_same("adam", gradient, *x);
-  check_fp32("adam", gradient);
+void adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
+          double beta2, double eps, const Tensor& step) {
+  for (const Tensor* x : {&m, &v, &direction}) check_same(gradient, *x);
+  check_fp32(gradient);
   Extent e = extent_of(gradient, m, v, direction);
   auto correction = [&](double beta) {
     return Each<BiasCorrection>{{std::log(beta), step.data<double>()}};
@@ -127,22 +120,19 @@ void CudaEngine::adam(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& dire
       out<float>(v, e, true), out<float>(direction, e));
 }
 
-void CudaEngine::momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
-                          double from_m, double from_g) const {
-  Doing doing("momentum", {&gradient, &m, &u});
-  check_same("momentum", gradient, m);
-  check_shape("momentum", m, u);
-  check_fp32("momentum", m);
+void momentum(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
+              double from_m, double from_g) {
+  check_same(gradient, m);
+  check_shape(m, u);
+  check_fp32(m);
   Extent e = extent_of(gradient, m, u);
-  dispatch_single(u.dtype(), "momentum", [&](auto type) {
+  dispatch_single(u.dtype(), [&](auto type) {
     launch_elementwise(Momentum{float(decay), float(weight), float(from_m), float(from_g)}, e,
                        in<float>(gradient, e), out<float>(m, e, true), out<decltype(type)>(u, e));
   });
 }
 
-void CudaEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
-                             Tensor& factor) const {
-  Doing doing("clip_factor", {&squares, &factor});
+void clip_factor(const Tensor& squares, double limit, bool exactly, Tensor& factor) {
   with_number(squares, [&](auto* from) {
     with_number(factor, [&](auto* to) {
       using S = std::remove_pointer_t<decltype(from)>;
@@ -152,17 +142,15 @@ void CudaEngine::clip_factor(const Tensor& squares, double limit, bool exactly,
   });
 }
 
-void CudaEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) const {
-  Doing doing("normalizers", {&bank, &f, &squared});
+void normalizers(Tensor& bank, double eps, Tensor& f, Tensor& squared) {
   int64_t count = bank.shape()[0];
-  check(bank.contiguous() && f.numel() == count && squared.numel() == count, [&] {
-    return "normalizers: " + text(bank) + " into " + text(f) + " and " + text(squared);
-  });
+  check(bank.contiguous() && f.numel() == count && squared.numel() == count,
+        [&] { return text(bank) + " into " + text(f) + " and " + text(squared); });
   if (bank.numel() == 0) return;
   Tensor squares({count}, DType::f64, Device::cuda);
   sum_of_squares(bank, squares);
   Extent e{count, bank.numel() / count};
-  dispatch_single(bank.dtype(), "normalizers", [&](auto type) {
+  dispatch_single(bank.dtype(), [&](auto type) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     dim3 grid{unsigned(std::min<int64_t>(16, ceil_div(e.cols, 256 * N))), unsigned(count)};
@@ -172,4 +160,4 @@ void CudaEngine::normalizers(Tensor& bank, double eps, Tensor& f, Tensor& square
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

@@ -1,12 +1,11 @@
 // tensor/cuda/zip.cu - y = f(a, b) for every BINARY row of ops.def; b may repeat over a's first
 // dimensions.
 #include "tensor/checks.h"
-#include "tensor/cuda/cuda_engine.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/functor.h"
+#include "tensor/ops/functions.h"
 
-namespace murmur {
-namespace cuda {
+namespace murmur::cuda {
 
 template <class Op>
 struct ZipValue {
@@ -19,10 +18,6 @@ struct ZipDerivative {
     d += dy * (kLeft ? Op::left(a, b) : Op::right(a, b));
   }
 };
-
-}  // namespace cuda
-
-using namespace cuda;
 
 namespace {
 
@@ -40,11 +35,10 @@ Repeated<T> right_of(const Tensor& b, const Tensor& a, Extent e) {
 
 }  // namespace
 
-void CudaEngine::zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) const {
-  Doing doing("zip", {&a, &b, &y});
-  check_operands("zip", a, b, y);
+void zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) {
+  check_operands(a, b, y);
   Extent e = extent_with(b, a, y);
-  dispatch_single(a.dtype(), "zip", [&](auto type) {
+  dispatch_single(a.dtype(), [&](auto type) {
     using T = decltype(type);
     with_functor(op, [&](auto f) {
       launch_elementwise(ZipValue<decltype(f)>{}, e, in<T>(a, e), right_of<T>(b, a, e),
@@ -53,13 +47,12 @@ void CudaEngine::zip(Binary op, const Tensor& a, const Tensor& b, Tensor& y) con
   });
 }
 
-void CudaEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b,
-                              const Tensor& dy, Into d) const {
-  Doing doing("zip backward", {&a, &b, &dy, &d.tensor});
-  check_operands("zip backward", a, b, dy);
-  check_same("zip backward", dy, d.tensor);
+void zip_backward(Binary op, bool left, const Tensor& a, const Tensor& b, const Tensor& dy,
+                  Into d) {
+  check_operands(a, b, dy);
+  check_same(dy, d.tensor);
   Extent e = extent_with(b, a, dy, d.tensor);
-  dispatch_single(a.dtype(), "zip", [&](auto type) {
+  dispatch_single(a.dtype(), [&](auto type) {
     using T = decltype(type);
     auto run = [&](auto f) {
       launch_elementwise(f, e, in<T>(a, e), right_of<T>(b, a, e), in<T>(dy, e),
@@ -72,4 +65,4 @@ void CudaEngine::zip_backward(Binary op, bool left, const Tensor& a, const Tenso
   });
 }
 
-}  // namespace murmur
+}  // namespace murmur::cuda

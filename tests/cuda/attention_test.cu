@@ -6,6 +6,7 @@
 #include "tensor/cuda/attention_backward.h"
 #include "tensor/cuda/attention_forward.h"
 #include "tensor/cuda/attention_tiles.h"
+#include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 
 namespace murmur {
@@ -145,7 +146,7 @@ struct Case {
 
 Tensor as(DType dtype, const Tensor& x) {
   Tensor y(x.shape(), dtype);
-  cpu().copy(x, y);
+  ops::copy(x, y);
   return y;
 }
 
@@ -168,17 +169,17 @@ void check_parity(DType dtype, Case c, double deviation = 1) {
 
   Tensor wide = as(DType::f32, qkv), wide_dy = as(DType::f32, dy);
   Tensor want_y(plain), want_lse(row), want(packed), want_sum = as(DType::f32, before);
-  cpu().attention(c.heads, wide, want_y, want_lse);
-  cpu().attention_backward(c.heads, wide, want_y, want_lse, wide_dy, {want});
-  cpu().attention_backward(c.heads, wide, want_y, want_lse, wide_dy, {want_sum, true});
+  ops::attention(c.heads, wide, want_y, want_lse);
+  ops::attention_backward(c.heads, wide, want_y, want_lse, wide_dy, {want});
+  ops::attention_backward(c.heads, wide, want_y, want_lse, wide_dy, {want_sum, true});
 
   Tensor x = on_gpu(qkv), d = on_gpu(dy), y = poisoned(plain, dtype);
   Tensor lse = poisoned(row, DType::f32), dx = poisoned(packed, dtype), sum = on_gpu(before);
-  gpu().attention(c.heads, x, y, lse);
+  ops::attention(c.heads, x, y, lse);
   CHECK(relative_error(y, want_y) < limit);
   CHECK(relative_error(lse, want_lse) < 1e-5);
-  gpu().attention_backward(c.heads, x, y, lse, d, {dx});
-  gpu().attention_backward(c.heads, x, y, lse, d, {sum, true});
+  ops::attention_backward(c.heads, x, y, lse, d, {dx});
+  ops::attention_backward(c.heads, x, y, lse, d, {sum, true});
   for (int part = 0; part < 3; part++) {
     CAPTURE(part);  // dq, dk, dv
     auto of = [&](const Tensor& t) {
@@ -227,13 +228,13 @@ TEST_CASE("attention gives the same bits every time") {
       Tensor y = poisoned(dy.shape(), dtype), lse = poisoned({1, heads, 140}, DType::f32);
       check_repeatable([&] {
         Tensor y2 = poisoned(y.shape(), dtype);
-        gpu().attention(heads, qkv, y2, lse);
+        ops::attention(heads, qkv, y2, lse);
         y = y2;
         return y2;
       });
       check_repeatable([&] {
         Tensor dqkv = poisoned(qkv.shape(), dtype);
-        gpu().attention_backward(heads, qkv, y, lse, dy, {dqkv});
+        ops::attention_backward(heads, qkv, y, lse, dy, {dqkv});
         return dqkv;
       });
     }
@@ -243,9 +244,9 @@ TEST_CASE("attention gives the same bits every time") {
 TEST_CASE("attention refuses what it cannot do") {
   Tensor y({1, 4, 300}, DType::f32, Device::cuda), lse({1, 1, 4}, DType::f32, Device::cuda);
   Tensor large({1, 4, 900}, DType::f32, Device::cuda), odd({1, 4, 899}, DType::f32, Device::cuda);
-  CHECK_THROWS_AS(gpu().attention(1, large, y, lse), Error);
-  CHECK_THROWS_AS(gpu().attention(1, odd, y, lse), Error);
-  CHECK_THROWS_AS(gpu().attention(3, large, y, lse), Error);  // lse is of one head
+  CHECK_THROWS_AS(ops::attention(1, large, y, lse), Error);
+  CHECK_THROWS_AS(ops::attention(1, odd, y, lse), Error);
+  CHECK_THROWS_AS(ops::attention(3, large, y, lse), Error);  // lse is of one head
 }
 
 }  // namespace

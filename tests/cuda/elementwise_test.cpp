@@ -1,5 +1,6 @@
 // tests/cuda/elementwise_test.cpp - maps and zips, every row of ops.def, over aligned, ragged and
 // strided rows.
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -44,10 +45,8 @@ const Layout kLayouts[] = {{{1}, 0},       {{3, 5}, 0},  {{2, 3, 8}, 0}, {{4, 10
 Pair uniform(const Layout& layout, DType dtype, uint64_t seed, double low, double high) {
   Pair p = values(layout.shape, dtype, seed, layout.margin);
   Tensor wide(p.whole_host.shape(), DType::f32);
-  cpu().random_uniform(seed, 0, low, high, wide);
-  on_both([&](const Engine& e, Device d) {
-    e.copy(wide, d == Device::cpu ? p.whole_host : p.whole_device);
-  });
+  ops::random_uniform(seed, 0, low, high, wide);
+  on_both([&](Device d) { ops::copy(wide, d == Device::cpu ? p.whole_host : p.whole_device); });
   return p;
 }
 
@@ -61,13 +60,13 @@ TEST_CASE("cuda: every UNARY row and its derivative") {
         CAPTURE(text(layout.shape));
         Pair x = uniform(layout, dtype, 1, row.low, row.high);
         Pair y = result(layout.shape, dtype, layout.margin);
-        on_both([&](const Engine& e, Device d) { e.map(row.op, x.on(d), y.on(d)); });
+        on_both([&](Device d) { ops::map(row.op, x.on(d), y.on(d)); });
         check_equal(y);
         Pair dy = values(layout.shape, dtype, 2, layout.margin);
         for (bool accumulate : {false, true}) {
           Pair dx = destination(layout.shape, dtype, accumulate, layout.margin);
-          on_both([&](const Engine& e, Device d) {
-            e.map_backward(row.op, x.on(d), dy.on(d), {dx.on(d), accumulate});
+          on_both([&](Device d) {
+            ops::map_backward(row.op, x.on(d), dy.on(d), {dx.on(d), accumulate});
           });
           check_equal(dx);
         }
@@ -89,13 +88,13 @@ TEST_CASE("cuda: every BINARY row and its derivatives, the right side repeated")
           Pair a = uniform(layout, dtype, 1, row.low, row.high);
           Pair b = uniform(right, dtype, 2, row.low, row.high);
           Pair y = result(layout.shape, dtype, layout.margin);
-          on_both([&](const Engine& e, Device d) { e.zip(row.op, a.on(d), b.on(d), y.on(d)); });
+          on_both([&](Device d) { ops::zip(row.op, a.on(d), b.on(d), y.on(d)); });
           check_equal(y);
           Pair dy = values(layout.shape, dtype, 3, layout.margin);
           for (bool left : {false, true}) {
             Pair to = destination(layout.shape, dtype, left, layout.margin);
-            on_both([&](const Engine& e, Device d) {
-              e.zip_backward(row.op, left, a.on(d), b.on(d), dy.on(d), {to.on(d), left});
+            on_both([&](Device d) {
+              ops::zip_backward(row.op, left, a.on(d), b.on(d), dy.on(d), {to.on(d), left});
             });
             check_equal(to);
           }
@@ -108,8 +107,8 @@ TEST_CASE("cuda: every BINARY row and its derivatives, the right side repeated")
 TEST_CASE("cuda: a right side that does not fit is refused, and so is fp64") {
   Tensor a({2, 3}, DType::f32, Device::cuda), b({2}, DType::f32, Device::cuda);
   Tensor wide({2, 3}, DType::f64, Device::cuda);
-  CHECK_THROWS_AS(gpu().zip(Binary::add, a, b, a), Error);
-  CHECK_THROWS_AS(gpu().map(Unary::exp, wide, wide), Error);
+  CHECK_THROWS_AS(ops::zip(Binary::add, a, b, a), Error);
+  CHECK_THROWS_AS(ops::map(Unary::exp, wide, wide), Error);
 }
 
 TEST_CASE("cuda: scale by a number, by a number on the device, by one for each matrix") {
@@ -125,8 +124,8 @@ TEST_CASE("cuda: scale by a number, by a number on the device, by one for each m
           for (const Pair& by : factors) {
             Pair x = values(layout.shape, from, 1, layout.margin);
             Pair y = destination(layout.shape, to, accumulate, layout.margin);
-            on_both([&](const Engine& e, Device d) {
-              e.scale({-1.5, by.on(d)}, x.on(d), {y.on(d), accumulate});
+            on_both([&](Device d) {
+              ops::scale({-1.5, by.on(d)}, x.on(d), {y.on(d), accumulate});
             });
             check_equal(y);
           }
@@ -141,7 +140,7 @@ TEST_CASE("cuda: lerp") {
     for (const Layout& layout : kLayouts) {
       Pair x = values(layout.shape, dtype, 1, layout.margin);
       Pair y = values(layout.shape, dtype, 2, layout.margin);
-      on_both([&](const Engine& e, Device d) { e.lerp(0.25, x.on(d), y.on(d)); });
+      on_both([&](Device d) { ops::lerp(0.25, x.on(d), y.on(d)); });
       check_equal(y);
     }
   }
@@ -151,9 +150,9 @@ TEST_CASE("cuda: random numbers are those of the CPU") {
   for (DType dtype : kSingle) {
     for (int64_t n : {1, 3, 4, 1025}) {
       Pair u = result({n}, dtype), z = result({n}, dtype);
-      on_both([&](const Engine& e, Device d) {
-        e.random_uniform(7, 1, -2, 3, u.on(d));
-        e.random_normal(7, 2, 0.5, 2, z.on(d));
+      on_both([&](Device d) {
+        ops::random_uniform(7, 1, -2, 3, u.on(d));
+        ops::random_normal(7, 2, 0.5, 2, z.on(d));
       });
       check_equal(u);
       check_equal(z);
@@ -163,11 +162,11 @@ TEST_CASE("cuda: random numbers are those of the CPU") {
 
 TEST_CASE("cuda: tensors without elements launch nothing") {
   Tensor x({0, 8}, DType::bf16, Device::cuda), y = x;
-  gpu().map(Unary::exp, x, y);
-  gpu().zip(Binary::add, x, x, y);
-  gpu().scale(2, x, {y});
-  gpu().random_normal(1, 1, 0, 1, y);
-  gpu().softmax(x, y);
+  ops::map(Unary::exp, x, y);
+  ops::zip(Binary::add, x, x, y);
+  ops::scale(2, x, {y});
+  ops::random_normal(1, 1, 0, 1, y);
+  ops::softmax(x, y);
 }
 
 }  // namespace murmur

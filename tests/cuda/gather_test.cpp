@@ -1,5 +1,6 @@
 // tests/cuda/gather_test.cpp - rows of a table by token, and the gradient: tokens that repeat
 // within a chunk, across its border, over many chunks, or not at all.
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -25,9 +26,8 @@ TEST_CASE("cuda: gather, with and without positions") {
           Pair table = values({11, cols}, dtype, 1, margin), tokens = pair_of(tokens_of(12, 4, 11));
           Pair positions = with_positions ? values({6, cols}, dtype, 2) : Pair{};
           Pair y = result({3, 4, cols}, dtype);
-          on_both([&](const Engine& e, Device d) {
-            e.gather(table.on(d), tokens.on(d), positions.on(d), y.on(d));
-          });
+          on_both(
+              [&](Device d) { ops::gather(table.on(d), tokens.on(d), positions.on(d), y.on(d)); });
           check_equal(y);
         }
       }
@@ -39,7 +39,7 @@ TEST_CASE("cuda: a token outside the table gives a row of NaN") {
   Tensor table = on_gpu(random({4, 8}, DType::bf16, 1)), y = poisoned({3, 8}, DType::bf16), none;
   Tensor tokens({1, 3}, DType::i32);
   for (int i = 0; i < 3; i++) tokens.data<int32_t>()[i] = i == 0 ? 3 : i == 1 ? -1 : 4;
-  gpu().gather(table, on_gpu(tokens), none, y);
+  ops::gather(table, on_gpu(tokens), none, y);
   std::vector<double> v = to_vector(y);
   CHECK(std::isfinite(v[0]));
   CHECK(std::isnan(v[8]));
@@ -64,8 +64,8 @@ TEST_CASE("cuda: gather backward") {
         CAPTURE(cols);
         Pair tokens = pair_of(tokens_of(n, 1, spread)), dy = values({n, 1, cols}, dtype, 1, margin);
         Pair table = destination({spread + 3, cols}, DType::f32, accumulate);
-        on_both([&](const Engine& e, Device d) {
-          e.gather_backward(tokens.on(d), dy.on(d), {table.on(d), accumulate});
+        on_both([&](Device d) {
+          ops::gather_backward(tokens.on(d), dy.on(d), {table.on(d), accumulate});
         });
         check_equal(table);
       }
@@ -77,7 +77,7 @@ TEST_CASE("cuda: gather backward has the same bits every time") {
   Tensor tokens = on_gpu(tokens_of(600, 1, 40)), dy = on_gpu(random({600, 1, 24}, DType::bf16, 1));
   check_repeatable([&] {
     Tensor table = poisoned({50, 24}, DType::f32);
-    gpu().gather_backward(tokens, dy, {table});
+    ops::gather_backward(tokens, dy, {table});
     return table;
   });
 }

@@ -1,13 +1,13 @@
 // tests/cuda/hopper_test.cu - what runs on Hopper only: first each instruction, then the kernels.
 //
 // On a GPU this is also the conformance test of the emulation: the same kernels, the same numbers.
-#include "tensor/cuda/hopper.h"
-
 #include <doctest/doctest.h>
 
 #include "tensor/cuda/attention_hopper.h"
+#include "tensor/cuda/hopper.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/symmetric_hopper.h"
+#include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 
 using namespace murmur;
@@ -178,7 +178,7 @@ void check_product() {
   Tensor want({64, N}), got = poisoned({64, N}, DType::f32);
   MatmulForm form;
   form.transpose_a = a_major == Major::outer, form.transpose_b = b_major == Major::k;
-  cpu().matmul(a, b, {want}, form);
+  ops::matmul(a, b, {want}, form);
   Tensor a_gpu = on_gpu(a), b_gpu = on_gpu(b);
   auto map = [](const Tensor& x, int rows) {
     return cuda::tile_map(x.data<bf16>(), 1, x.rows(), x.cols(), x.cols(), rows);
@@ -212,7 +212,7 @@ void check_symmetric(const Case& c, bool with_plus, bool with_factors) {
   if (with_plus) {
     Tensor root = random(result, DType::bf16, 2);
     plus = Tensor(result, DType::bf16);
-    cpu().matmul(root, root, {plus}, form);
+    ops::matmul(root, root, {plus}, form);
     form.plus = plus, form.beta = -0.75;
   }
   if (with_factors) {
@@ -221,7 +221,7 @@ void check_symmetric(const Case& c, bool with_plus, bool with_factors) {
   }
   Tensor want(result, DType::bf16), got = poisoned(result, DType::bf16);
   form.transpose_a = c.transposed, form.transpose_b = !c.transposed;
-  cpu().matmul(a, a, {want}, form);
+  ops::matmul(a, a, {want}, form);
   REQUIRE(cuda::symmetric_product(on_gpu(a), c.transposed,
                                   {form.alpha.value, with_factors ? on_gpu(factors) : Tensor()},
                                   on_gpu(plus), form.beta, got));
@@ -330,7 +330,7 @@ TEST_CASE("a symmetric product may overwrite what it adds, and repeats to the bi
   Hopper hopper;
   if (!hopper.here) return;
   Tensor a = on_gpu(random({2, 192, 328}, DType::bf16, 1)), start({2, 192, 192}, DType::bf16);
-  cpu().fill(start, 0.5);
+  ops::fill(start, 0.5);
   for (bool transposed : {false, true}) {
     Tensor columns = a.columns(0, 192), &side = transposed ? columns : a;  // rows 328 apart
     Tensor apart = poisoned({2, 192, 192}, DType::bf16);
@@ -360,8 +360,8 @@ TEST_CASE("attention of every length, and its gradient") {
       Tensor qkv_gpu = on_gpu(qkv), dqkv_gpu = poisoned(packed, DType::bf16);
       const bool accumulate = heads == 2;
       if (accumulate) dqkv_gpu = on_gpu(dqkv);
-      cpu().attention(heads, qkv, y, lse);
-      cpu().attention_backward(heads, qkv, y, lse, dy, {dqkv, accumulate});
+      ops::attention(heads, qkv, y, lse);
+      ops::attention_backward(heads, qkv, y, lse, dy, {dqkv, accumulate});
       cuda::Heads at{int(time), int(heads), int(size)};
       cuda::hopper_attention(at, qkv_gpu, y_gpu, lse_gpu);
       gradient(at, qkv_gpu, on_gpu(y), lse_gpu, on_gpu(dy), {dqkv_gpu, accumulate});

@@ -5,10 +5,11 @@
 
 #include <cstdio>
 
-#include "tensor/engine.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
 
 int main(int argc, char** argv) {
-  if (!murmur::cuda_engine()) {
+  if (!murmur::cuda_backend()) {
     std::printf("skipped: no CUDA device here, so no test of the CUDA engine ran\n");
     return 77;
   }

@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "tensor/cuda/plans.h"
+#include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 
 using namespace murmur;
@@ -29,7 +30,7 @@ double product_error(const Case& c, DType in, DType out, MatmulForm form, bool a
   auto wide = [](const Tensor& x) {
     if (!x) return x;
     Tensor y(x.shape(), DType::f32);
-    cpu().copy(x, y);
+    ops::copy(x, y);
     return y;
   };
   MatmulForm on_cpu = form, on_cuda = form;
@@ -38,9 +39,9 @@ double product_error(const Case& c, DType in, DType out, MatmulForm form, bool a
   on_cuda.bias = on_gpu(form.bias);
   on_cuda.alpha.by = on_gpu(form.alpha.by);
   Tensor want = wide(start);
-  cpu().matmul(wide(a), wide(b), {want, accumulate}, on_cpu);
+  ops::matmul(wide(a), wide(b), {want, accumulate}, on_cpu);
   Tensor got = accumulate ? on_gpu(start) : poisoned(result_shape(c), out);
-  gpu().matmul(on_gpu(a), on_gpu(b), {got, accumulate}, on_cuda);
+  ops::matmul(on_gpu(a), on_gpu(b), {got, accumulate}, on_cuda);
   return relative_error(got, want);
 }
 
@@ -87,13 +88,13 @@ TEST_CASE("a symmetric product is the whole of it") {
   for (bool tall : {false, true}) {
     Tensor x = random(tall ? Shape{2, 40, 24} : Shape{2, 24, 40}, DType::bf16, 1),
            want({2, 24, 24}), wide(x.shape()), factor = Tensor::of({0.1, 0.2}, {2});
-    cpu().copy(x, wide);
+    ops::copy(x, wide);
     MatmulForm form{.transpose_a = tall, .transpose_b = !tall, .alpha = {1, factor}};
-    cpu().matmul(wide, wide, {want}, form);
+    ops::matmul(wide, wide, {want}, form);
     form.symmetric = true;
     form.alpha.by = on_gpu(factor);
     Tensor got = poisoned(want.shape(), DType::bf16), device = on_gpu(x);
-    gpu().matmul(device, device, {got}, form);
+    ops::matmul(device, device, {got}, form);
     CHECK(relative_error(got, want) < 1e-2);
   }
 }
@@ -107,15 +108,15 @@ TEST_CASE("what follows a product: activations and their slopes, known to the li
                  bias = with_bias ? random({n}, DType::f32, 3) : Tensor();
           Tensor c({48, n}, dtype), h(c.shape(), dtype), slope({48, n}, dtype),
               u = random(c.shape(), dtype, 4);
-          cpu().matmul(a, b, {c}, {.transpose_b = true, .bias = bias, .op = op, .activated = h});
-          cpu().matmul(a, b, {slope}, {.transpose_b = true, .op = op, .slope_at = u});
+          ops::matmul(a, b, {c}, {.transpose_b = true, .bias = bias, .op = op, .activated = h});
+          ops::matmul(a, b, {slope}, {.transpose_b = true, .op = op, .slope_at = u});
           Tensor c2 = poisoned(c.shape(), dtype), h2 = poisoned(c.shape(), dtype),
                  slope2 = poisoned(c.shape(), dtype);
           for (int again = 0; again < 2; again++) {  // with the plan measured, and with it known
-            gpu().matmul(on_gpu(a), on_gpu(b), {c2},
-                         {.transpose_b = true, .bias = on_gpu(bias), .op = op, .activated = h2});
-            gpu().matmul(on_gpu(a), on_gpu(b), {slope2},
-                         {.transpose_b = true, .op = op, .slope_at = on_gpu(u)});
+            ops::matmul(on_gpu(a), on_gpu(b), {c2},
+                        {.transpose_b = true, .bias = on_gpu(bias), .op = op, .activated = h2});
+            ops::matmul(on_gpu(a), on_gpu(b), {slope2},
+                        {.transpose_b = true, .op = op, .slope_at = on_gpu(u)});
             CHECK(relative_error(c2, c) < tolerance(dtype));
             CHECK(relative_error(h2, h) < tolerance(dtype));
             CHECK(relative_error(slope2, slope) < tolerance(dtype));
@@ -133,10 +134,10 @@ TEST_CASE("a weight's gradient and its bias's in one product") {
              dw = random({24, 16}, DType::f32, 3), db = random({24}, DType::f32, 4);
       Tensor dw2 = on_gpu(dw), db2 = on_gpu(db);
       for (int again = 0; again < 2; again++) {
-        cpu().matmul(dy, x, {dw, accumulate},
-                     {.transpose_a = true, .sums = db, .add_to_sums = accumulate});
-        gpu().matmul(on_gpu(dy), on_gpu(x), {dw2, accumulate},
-                     {.transpose_a = true, .sums = db2, .add_to_sums = accumulate});
+        ops::matmul(dy, x, {dw, accumulate},
+                    {.transpose_a = true, .sums = db, .add_to_sums = accumulate});
+        ops::matmul(on_gpu(dy), on_gpu(x), {dw2, accumulate},
+                    {.transpose_a = true, .sums = db2, .add_to_sums = accumulate});
         CHECK(relative_error(dw2, dw) < 1e-5);
         CHECK(relative_error(db2, db) < 1e-5);
       }
@@ -147,21 +148,21 @@ TEST_CASE("a weight's gradient and its bias's in one product") {
 TEST_CASE("products of slices: rows apart, and an empty inner dimension") {
   Tensor a = random({10, 64}, DType::bf16, 1), b = random({12, 64}, DType::bf16, 2), want({10, 12}),
          got = poisoned({10, 12}, DType::f32);
-  cpu().matmul(a.columns(8, 40), b.columns(16, 48), {want}, {.transpose_b = true});
-  gpu().matmul(on_gpu(a).columns(8, 40), on_gpu(b).columns(16, 48), {got}, {.transpose_b = true});
+  ops::matmul(a.columns(8, 40), b.columns(16, 48), {want}, {.transpose_b = true});
+  ops::matmul(on_gpu(a).columns(8, 40), on_gpu(b).columns(16, 48), {got}, {.transpose_b = true});
   CHECK(relative_error(got, want) < 1e-3);
   Tensor none_a = on_gpu(Tensor({4, 0})), none_b = on_gpu(Tensor({0, 3})),
          zero = poisoned({4, 3}, DType::f32);
-  gpu().matmul(none_a, none_b, {zero}, {});
+  ops::matmul(none_a, none_b, {zero}, {});
   CHECK(to_vector(zero) == std::vector<double>(12, 0));
 }
 
 TEST_CASE("products that do not fit are refused with their shapes") {
   Tensor a = on_gpu(random({4, 5}, DType::f32, 1)), b = on_gpu(random({4, 5}, DType::f32, 2)),
          c = on_gpu(random({4, 4}, DType::f32, 3));
-  CHECK_THROWS_AS(gpu().matmul(a, b, {c}, {}), Error);
+  CHECK_THROWS_AS(ops::matmul(a, b, {c}, {}), Error);
   Tensor half = on_gpu(random({4, 5}, DType::bf16, 2));
-  CHECK_THROWS_AS(gpu().matmul(a, half, {c}, {.transpose_b = true}), Error);
+  CHECK_THROWS_AS(ops::matmul(a, half, {c}, {.transpose_b = true}), Error);
 }
 
 TEST_CASE("a table of plans survives its file; a line that is damaged is measured again") {

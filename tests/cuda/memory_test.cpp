@@ -1,5 +1,6 @@
 // tests/cuda/memory_test.cpp - storage on the device, numbers on their way, captured work.
 #include "tensor/cuda/runtime.h"
+#include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 
 using namespace murmur;
@@ -8,14 +9,14 @@ TEST_CASE("fill and copy: every pair of types, contiguous or not, to the device 
   for (DType from : {DType::f32, DType::f64, DType::bf16}) {
     for (DType to : {DType::f32, DType::f64, DType::bf16}) {
       Tensor x = random({5, 33}, from, 1), want({5, 20}, to), part = x.columns(3, 23);
-      cpu().copy(part, want);
+      ops::copy(part, want);
       Tensor device = poisoned({5, 20}, to), wide = poisoned({5, 40}, to);
-      gpu().copy(part, device);  // host, strided, converted
+      ops::copy(part, device);  // host, strided, converted
       CHECK(same_bits(device, want));
       Tensor columns = wide.columns(10, 30);
-      gpu().copy(on_gpu(x).columns(3, 23), columns);  // on the device, strided on both sides
+      ops::copy(on_gpu(x).columns(3, 23), columns);  // on the device, strided on both sides
       Tensor host({5, 20}, to);
-      engine(Device::cpu).copy(columns, host);  // the CPU engine hands it over
+      ops::copy(columns, host);  // the CPU engine hands it over
       CHECK(same_bits(host, want));
       CHECK(std::isnan(to_vector(wide)[9]));
       CHECK(std::isnan(to_vector(wide)[30]));
@@ -25,7 +26,7 @@ TEST_CASE("fill and copy: every pair of types, contiguous or not, to the device 
   for (int i = 0; i < 12; i++) tokens.data<int32_t>()[i] = 7 * i - 5;
   CHECK(same_bits(on_gpu(tokens), tokens));
   Tensor strided = on_gpu(random({4, 8}, DType::f32, 1)), middle = strided.columns(2, 5);
-  gpu().fill(middle, 2.5);
+  ops::fill(middle, 2.5);
   std::vector<double> values = to_vector(strided);
   CHECK(values[2] == 2.5);
   CHECK(values[4] == 2.5);
@@ -36,8 +37,8 @@ TEST_CASE("fill and copy: every pair of types, contiguous or not, to the device 
 TEST_CASE("more than all staging slots can travel, and the source may change at once") {
   Tensor x = random({20, 1 << 20}, DType::f32, 1), kept = random({20, 1 << 20}, DType::f32, 1),
          device({20, 1 << 20}, DType::f32, Device::cuda);
-  gpu().copy(x, device);
-  cpu().fill(x, 0);
+  ops::copy(x, device);
+  ops::fill(x, 0);
   CHECK(same_bits(device, kept));
 }
 
@@ -45,10 +46,10 @@ TEST_CASE("a number read later is the number it was") {
   Tensor x({1}, DType::f32, Device::cuda);
   std::vector<std::function<double()>> later;
   for (int i = 0; i < 5; i++) {
-    gpu().fill(x, i + 0.5);
+    ops::fill(x, i + 0.5);
     later.push_back(gpu().read_later(x));
   }
-  gpu().fill(x, -1);
+  ops::fill(x, -1);
   for (int i = 0; i < 5; i++) CHECK(later[size_t(i)]() == i + 0.5);
   Tensor two({2}, DType::f32, Device::cuda);
   CHECK_THROWS_AS(gpu().read_later(two), Error);
@@ -59,15 +60,15 @@ TEST_CASE("captured work is not done by capturing, and is done anew by every cal
          by = on_gpu(Tensor::of({2}, {1}));
   auto work = [&] {
     Tensor between({3}, DType::f32, Device::cuda);
-    gpu().scale({1, by}, x, {between});
-    gpu().scale(1, between, {y, true});
+    ops::scale({1, by}, x, {between});
+    ops::scale(1, between, {y, true});
   };
   work();
   auto replay = gpu().capture(work);
   CHECK(to_vector(y) == std::vector<double>{2, 4, 6});
   // Tensors made after the capture must not lie where the graph works.
   Tensor other = on_gpu(Tensor::of({7, 8, 9}, {3})), another = on_gpu(Tensor::of({7, 8, 9}, {3}));
-  gpu().fill(by, 10);
+  ops::fill(by, 10);
   int64_t before = cuda::counters().launches;
   replay();
   CHECK(cuda::counters().launches - before == 1);
@@ -80,15 +81,17 @@ TEST_CASE("captured work is not done by capturing, and is done anew by every cal
 TEST_CASE("work that fails while it is captured leaves the engine usable") {
   CHECK_THROWS_AS(gpu().capture([] { throw Error("stop"); }), Error);
   Tensor x = on_gpu(Tensor::of({1, 2, 3}, {3}));
-  gpu().fill(x, 4);
+  ops::fill(x, 4);
   CHECK(to_vector(x) == std::vector<double>{4, 4, 4});
 }
 
 TEST_CASE("an error says what was being done, with which shapes") {
   Tensor x({3, 4}, DType::f32, Device::cuda), y({3, 5}, DType::f32, Device::cuda);
   try {
-    cuda::Doing doing("norm", {&x, &y});
-    cuda::check_call(cudaErrorInvalidValue, "cudaMemcpyAsync");
+    Op<void(const Tensor&, Tensor&)> norm{
+        "norm", nullptr, nullptr,
+        [](const Tensor&, Tensor&) { cuda::check_call(cudaErrorInvalidValue, "cudaMemcpyAsync"); }};
+    norm(x, y);
     FAIL("no error");
   } catch (const Error& e) {
     std::string text = e.what();

@@ -1,4 +1,5 @@
 // tests/cuda/mix_test.cpp - mixing with any number of neighbours, and numbers packed as bytes.
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -46,10 +47,10 @@ TEST_CASE("cuda: mix, with more neighbours than a launch takes, too") {
             theirs.push_back(numbers(layout, wire, 4 + j));
             weights.push_back(1 / double(neighbours + 1 + j));
           }
-          on_both([&](const Engine& e, Device d) {
+          on_both([&](Device d) {
             std::vector<Tensor> sent;
             for (const Pair& their : theirs) sent.push_back(their.on(d));
-            e.mix(x.on(d), own.on(d), sent, weights, y.on(d));
+            ops::mix(x.on(d), own.on(d), sent, weights, y.on(d));
           });
           check_equal(y);
         }
@@ -60,8 +61,8 @@ TEST_CASE("cuda: mix, with more neighbours than a launch takes, too") {
 
 TEST_CASE("cuda: mix of x with x as its own wire copy") {
   Pair x = values({1000}, DType::f32, 1), their = values({1000}, DType::f32, 2);
-  on_both([&](const Engine& e, Device d) {
-    e.mix(x.on(d), x.on(d), {their.on(d), x.on(d)}, {0.25, 0.5}, x.on(d));
+  on_both([&](Device d) {
+    ops::mix(x.on(d), x.on(d), {their.on(d), x.on(d)}, {0.25, 0.5}, x.on(d));
   });
   check_equal(x);
 }
@@ -69,10 +70,10 @@ TEST_CASE("cuda: mix of x with x as its own wire copy") {
 TEST_CASE("cuda: mix is for fp32 with fp32 or bf16 on the wire") {
   Tensor x({4}, DType::f32, Device::cuda), half({4}, DType::bf16, Device::cuda);
   Tensor wide({4}, DType::f64, Device::cuda);
-  CHECK_THROWS_AS(gpu().mix(wide, wide, {}, {}, wide), Error);
-  CHECK_THROWS_AS(gpu().mix(half, half, {}, {}, half), Error);
-  CHECK_THROWS_AS(gpu().mix(x, wide, {}, {}, x), Error);
-  CHECK_THROWS_AS(gpu().mix(x, half, {half}, {}, x), Error);
+  CHECK_THROWS_AS(ops::mix(wide, wide, {}, {}, wide), Error);
+  CHECK_THROWS_AS(ops::mix(half, half, {}, {}, half), Error);
+  CHECK_THROWS_AS(ops::mix(x, wide, {}, {}, x), Error);
+  CHECK_THROWS_AS(ops::mix(x, half, {half}, {}, x), Error);
 }
 
 TEST_CASE(
@@ -85,11 +86,11 @@ TEST_CASE(
         CAPTURE(size);
         Pair x = numbers(layout, dtype, 1), packed = words(layout.n);
         Pair y = numbers(layout, dtype, 2);
-        on_both([&](const Engine& e, Device d) {
-          e.scale(size, x.on(d), {x.on(d)});
-          if (d == Device::cuda) e.copy(x.host, x.device);
-          e.quantize(x.on(d), packed.on(d));
-          e.dequantize(packed.on(d), y.on(d));
+        on_both([&](Device d) {
+          ops::scale(size, x.on(d), {x.on(d)});
+          if (d == Device::cuda) ops::copy(x.host, x.device);
+          ops::quantize(x.on(d), packed.on(d));
+          ops::dequantize(packed.on(d), y.on(d));
         });
         CHECK(same_bits(packed.device, packed.host));
         CHECK(same_bits(y.whole_device, y.whole_host));
@@ -102,10 +103,10 @@ TEST_CASE("cuda: a block with NaN or infinity comes back as NaN, its neighbours 
   for (float bad : {NAN, -NAN, INFINITY, -INFINITY}) {
     Pair x = values({130}, DType::f32, 1), packed = words(130), y = result({130}, DType::f32);
     x.host.data<float>()[70] = bad;
-    gpu().copy(x.host, x.device);
-    on_both([&](const Engine& e, Device d) {
-      e.quantize(x.on(d), packed.on(d));
-      e.dequantize(packed.on(d), y.on(d));
+    ops::copy(x.host, x.device);
+    on_both([&](Device d) {
+      ops::quantize(x.on(d), packed.on(d));
+      ops::dequantize(packed.on(d), y.on(d));
     });
     std::vector<double> got = to_vector(y.device), expected = to_vector(y.host);
     for (size_t i = 0; i < got.size(); i++) {
@@ -120,17 +121,17 @@ TEST_CASE("cuda: mix and quantize give the same bits in any order of threads") {
   Tensor x = on_gpu(random({1000}, DType::f32, 1)), their = on_gpu(random({1000}, DType::f32, 2));
   check_repeatable([&] {
     Tensor y = poisoned({1000}, DType::f32), packed({packed_words(1000)}, DType::i32, Device::cuda);
-    gpu().mix(x, x, {their, their}, {0.25, 0.125}, y);
-    gpu().quantize(y, packed);
+    ops::mix(x, x, {their, their}, {0.25, 0.125}, y);
+    ops::quantize(y, packed);
     return packed;
   });
 }
 
 TEST_CASE("cuda: nothing to mix or to pack launches nothing") {
   Tensor x({0}, DType::f32, Device::cuda), packed({0}, DType::i32, Device::cuda);
-  gpu().mix(x, x, {x}, {1}, x);
-  gpu().quantize(x, packed);
-  gpu().dequantize(packed, x);
+  ops::mix(x, x, {x}, {1}, x);
+  ops::quantize(x, packed);
+  ops::dequantize(packed, x);
 }
 
 }  // namespace murmur

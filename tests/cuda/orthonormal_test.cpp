@@ -1,6 +1,7 @@
 // tests/cuda/orthonormal_test.cpp - bases and scores, beside the CPU's.
 #include <tuple>
 
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -19,7 +20,7 @@ TEST_CASE("cuda: orthonormal columns, also of dependent and of zero ones") {
         }
         x = pair_of(Tensor::of(v, shape));
       }
-      on_both([&](const Engine& e, Device d) { e.orthonormal_columns(x.on(d), q.on(d)); });
+      on_both([&](Device d) { ops::orthonormal_columns(x.on(d), q.on(d)); });
       check_equal(q);
     }
   }
@@ -33,14 +34,14 @@ TEST_CASE("cuda: the largest scores of every head") {
           {1, 70, 2, 64}}) {
       CAPTURE(time);
       Pair qkv = values({batch, time, 3 * heads * size}, dtype, 1), y = result({heads}, DType::f32);
-      on_both([&](const Engine& e, Device d) {
-        e.fill(y.on(d), -INFINITY);
-        e.largest_scores(heads, qkv.on(d), y.on(d));
+      on_both([&](Device d) {
+        ops::fill(y.on(d), -INFINITY);
+        ops::largest_scores(heads, qkv.on(d), y.on(d));
       });
       check_equal(y);
-      on_both([&](const Engine& e, Device d) {  // what was there before counts
-        e.fill(y.on(d), 1e6);
-        e.largest_scores(heads, qkv.on(d), y.on(d));
+      on_both([&](Device d) {  // what was there before counts
+        ops::fill(y.on(d), 1e6);
+        ops::largest_scores(heads, qkv.on(d), y.on(d));
       });
       check_equal(y);
     }
@@ -50,13 +51,13 @@ TEST_CASE("cuda: the largest scores of every head") {
 void check_numbers_of_rows(const Shape& shape, DType dtype) {
   CAPTURE(text(shape));
   Pair x = values(shape, dtype, 1), s = result({shape[0]}, DType::f32), y = result(shape, dtype);
-  on_both([&](const Engine& e, Device d) {
-    e.sum_of_squares(x.on(d), s.on(d));
-    e.scale({0.5, s.on(d)}, x.on(d), {y.on(d)});
+  on_both([&](Device d) {
+    ops::sum_of_squares(x.on(d), s.on(d));
+    ops::scale({0.5, s.on(d)}, x.on(d), {y.on(d)});
   });
   check_equal(s);
   check_equal(y);
-  on_both([&](const Engine& e, Device d) { e.sum(2, x.on(d), s.on(d)); });
+  on_both([&](Device d) { ops::sum(2, x.on(d), s.on(d)); });
   check_equal(s);
 }
 

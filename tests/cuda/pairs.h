@@ -2,6 +2,7 @@
 // same to both and compare.
 #pragma once
 
+#include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 
 namespace murmur {
@@ -37,7 +38,7 @@ inline Pair values(Shape shape, DType dtype, uint64_t seed, int64_t margin = 0,
 inline Pair result(Shape shape, DType dtype, int64_t margin = 0) {
   Pair p = values(shape, dtype, 99, margin);
   for (Device d : {Device::cpu, Device::cuda}) {
-    engine(d).fill(p.on(d), std::numeric_limits<double>::quiet_NaN());
+    ops::fill(p.on(d), std::numeric_limits<double>::quiet_NaN());
   }
   return p;
 }
@@ -47,10 +48,10 @@ inline Pair destination(Shape shape, DType dtype, bool accumulate, int64_t margi
   return accumulate ? values(shape, dtype, 98, margin) : result(shape, dtype, margin);
 }
 
-// Does f(engine, device) on both sides.
+// Does f(device) on both sides.
 template <class F>
 void on_both(const F& f) {
-  for (Device d : {Device::cpu, Device::cuda}) f(engine(d), d);
+  for (Device d : {Device::cpu, Device::cuda}) f(d);
 }
 
 inline void check_equal(const Pair& p) {

@@ -12,7 +12,8 @@
 #include <limits>
 #include <vector>
 
-#include "tensor/engine.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
 
 #ifdef MURMUR_CUDA_ON_CPU
 #include <cuda_runtime.h>  // cuda_on_cpu::set_order
@@ -20,14 +21,13 @@
 
 namespace murmur {
 
-inline const Engine& gpu() { return engine(Device::cuda); }
-inline const Engine& cpu() { return engine(Device::cpu); }
+inline const Backend& gpu() { return backend(Device::cuda); }
 
 // Normally distributed; the same for the same seed, whatever the type (up to rounding).
 inline Tensor random(Shape shape, DType dtype, uint64_t seed, double deviation = 1) {
   Tensor wide(shape, DType::f32), x(shape, dtype);
-  cpu().random_normal(seed, 0, 0, deviation, wide);
-  cpu().copy(wide, x);
+  ops::random_normal(seed, 0, 0, deviation, wide);
+  ops::copy(wide, x);
   return x;
 }
 
@@ -37,7 +37,7 @@ inline Tensor back(const Tensor& x) { return to(Device::cpu, x); }
 // A result to be: full of NaN, so that an element nobody writes is seen.
 inline Tensor poisoned(Shape shape, DType dtype, Device device = Device::cuda) {
   Tensor x(shape, dtype, device);
-  engine(device).fill(x, std::numeric_limits<double>::quiet_NaN());
+  ops::fill(x, std::numeric_limits<double>::quiet_NaN());
   return x;
 }
 

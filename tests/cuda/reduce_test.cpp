@@ -1,4 +1,5 @@
 // tests/cuda/reduce_test.cpp - sums: of columns, of everything, of each matrix of a bank.
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -14,9 +15,9 @@ TEST_CASE("cuda: sum and sum_of_squares, whole and by parts") {
             CAPTURE(text(shape));
             CAPTURE(parts);
             Pair s = result({parts}, out), squares = result({parts}, out);
-            on_both([&](const Engine& e, Device d) {
-              e.sum(0.5, x.on(d), s.on(d));
-              e.sum_of_squares(x.on(d), squares.on(d));
+            on_both([&](Device d) {
+              ops::sum(0.5, x.on(d), s.on(d));
+              ops::sum_of_squares(x.on(d), squares.on(d));
             });
             CHECK(relative_error(s.device, s.host) <= 1e-5);
             CHECK(relative_error(squares.device, squares.host) <= 1e-6);
@@ -35,7 +36,7 @@ TEST_CASE("cuda: sum_rows") {
           CAPTURE(text(shape));
           Pair x = values(shape, dtype, 1, margin);
           Pair y = destination({shape.cols()}, DType::f32, accumulate);
-          on_both([&](const Engine& e, Device d) { e.sum_rows(x.on(d), {y.on(d), accumulate}); });
+          on_both([&](Device d) { ops::sum_rows(x.on(d), {y.on(d), accumulate}); });
           check_equal(y);
         }
       }
@@ -47,12 +48,12 @@ TEST_CASE("cuda: sums have the same bits every time") {
   Tensor x = on_gpu(random({3, 40, 136}, DType::bf16, 1));
   check_repeatable([&] {
     Tensor y = poisoned({136}, DType::f32);
-    gpu().sum_rows(x, {y});
+    ops::sum_rows(x, {y});
     return y;
   });
   check_repeatable([&] {
     Tensor y = poisoned({3}, DType::f64);
-    gpu().sum_of_squares(x, y);
+    ops::sum_of_squares(x, y);
     return y;
   });
 }

@@ -1,5 +1,6 @@
 // tests/cuda/rows_test.cpp - operations along rows, where rows come in 16-byte pieces and where
 // they do not.
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -24,12 +25,12 @@ TEST_CASE("cuda: softmax and its gradient") {
       CAPTURE(cols);
       Pair x = values({rows, cols}, dtype, 1, margin), dy = values({rows, cols}, dtype, 2, margin);
       Pair y = result({rows, cols}, dtype, margin);
-      on_both([&](const Engine& e, Device d) { e.softmax(x.on(d), y.on(d)); });
+      on_both([&](Device d) { ops::softmax(x.on(d), y.on(d)); });
       check_equal(y);
       for (bool accumulate : {false, true}) {
         Pair dx = destination({rows, cols}, dtype, accumulate, margin);
-        on_both([&](const Engine& e, Device d) {
-          e.softmax_backward(y.on(d), dy.on(d), {dx.on(d), accumulate});
+        on_both([&](Device d) {
+          ops::softmax_backward(y.on(d), dy.on(d), {dx.on(d), accumulate});
         });
         check_equal(dx);
       }
@@ -51,8 +52,8 @@ TEST_CASE("cuda: cross entropy, in shared memory and not, and its gradient in pl
           Pair logits = values({rows, cols}, dtype, 1, margin, 3);
           Pair targets = pair_of(targets_for(rows, vocabulary)),
                losses = result({rows}, DType::f32);
-          on_both([&](const Engine& e, Device d) {
-            e.cross_entropy(logits.on(d), targets.on(d), losses.on(d), to_gradient, vocabulary);
+          on_both([&](Device d) {
+            ops::cross_entropy(logits.on(d), targets.on(d), losses.on(d), to_gradient, vocabulary);
           });
           check_equal(logits);
           check_equal(losses);
@@ -70,19 +71,19 @@ TEST_CASE("cuda: cross entropy of extreme logits, and of a target outside the vo
   for (int64_t cols : {64, 61}) {
     Pair logits = values({3, cols}, DType::f32, 1, 0, 2000);
     for (int64_t i = 0; i < cols; i += 2) logits.host.data<float>()[i] = -INFINITY;
-    gpu().copy(logits.host, logits.device);
+    ops::copy(logits.host, logits.device);
     Tensor t = targets_for(3, cols);
     t.data<int32_t>()[0] = 1;
     Pair targets = pair_of(t), losses = result({3}, DType::f32);
-    on_both([&](const Engine& e, Device d) {
-      e.cross_entropy(logits.on(d), targets.on(d), losses.on(d), true, cols);
+    on_both([&](Device d) {
+      ops::cross_entropy(logits.on(d), targets.on(d), losses.on(d), true, cols);
     });
     check_equal(logits);
     check_equal(losses);
     for (int32_t outside : {int32_t(-1), int32_t(cols)}) {
       t.data<int32_t>()[1] = outside;
       Tensor x = on_gpu(random({3, cols}, DType::f32, 1)), loss = poisoned({3}, DType::f32);
-      gpu().cross_entropy(x, on_gpu(t), loss, false, cols);
+      ops::cross_entropy(x, on_gpu(t), loss, false, cols);
       std::vector<double> l = to_vector(loss);
       CHECK(std::isfinite(l[0]));
       CHECK(std::isnan(l[1]));
@@ -113,9 +114,9 @@ TEST_CASE("cuda: norm, with and without residual, gain and bias") {
           Pair bias = form & 2 ? values({cols}, DType::f32, 4) : none;
           Pair sum = form & 1 ? result({rows, cols}, dtype, margin) : none;
           Pair y = result({rows, cols}, dtype, margin), stats = result({rows, 2}, DType::f32);
-          on_both([&](const Engine& e, Device d) {
-            e.norm(kind, x.on(d), residual.on(d), gain.on(d), bias.on(d), sum.on(d), y.on(d),
-                   stats.on(d));
+          on_both([&](Device d) {
+            ops::norm(kind, x.on(d), residual.on(d), gain.on(d), bias.on(d), sum.on(d), y.on(d),
+                      stats.on(d));
           });
           if (form & 1) check_equal(sum);
           check_equal(y);
@@ -124,9 +125,10 @@ TEST_CASE("cuda: norm, with and without residual, gain and bias") {
           Pair dx = form == 3 ? none : destination({rows, cols}, dtype, form == 1, margin);
           Pair dgain = form ? destination({cols}, DType::f32, form == 2) : none;
           Pair dbias = form & 2 ? destination({cols}, DType::f32, form == 3) : none;
-          on_both([&](const Engine& e, Device d) {
-            e.norm_backward(kind, x.on(d), gain.on(d), stats.on(d), dy.on(d), {dx.on(d), form == 1},
-                            {dgain.on(d), form == 2}, {dbias.on(d), form == 3});
+          on_both([&](Device d) {
+            ops::norm_backward(kind, x.on(d), gain.on(d), stats.on(d), dy.on(d),
+                               {dx.on(d), form == 1}, {dgain.on(d), form == 2},
+                               {dbias.on(d), form == 3});
           });
           if (dx.host) check_equal(dx);
           if (dgain.host) check_equal(dgain);
@@ -144,11 +146,11 @@ TEST_CASE("cuda: norm gradients of many rows, each block with more than one per 
     Pair y = result({rows, cols}, DType::bf16), stats = result({rows, 2}, DType::f32), none;
     Pair dx = result({rows, cols}, DType::bf16), dgain = result({cols}, DType::f32),
          dbias = result({cols}, DType::f32);
-    on_both([&](const Engine& e, Device d) {
-      e.norm(Norm::layer, x.on(d), none.on(d), none.on(d), none.on(d), none.on(d), y.on(d),
-             stats.on(d));
-      e.norm_backward(Norm::layer, x.on(d), none.on(d), stats.on(d), dy.on(d), {dx.on(d)},
-                      {dgain.on(d)}, {dbias.on(d)});
+    on_both([&](Device d) {
+      ops::norm(Norm::layer, x.on(d), none.on(d), none.on(d), none.on(d), none.on(d), y.on(d),
+                stats.on(d));
+      ops::norm_backward(Norm::layer, x.on(d), none.on(d), stats.on(d), dy.on(d), {dx.on(d)},
+                         {dgain.on(d)}, {dbias.on(d)});
     });
     check_equal(dx);
     check_equal(dgain);
@@ -167,15 +169,15 @@ TEST_CASE("cuda: qk_norm and rope, heads in registers and not") {
       Pair x = values(shape, dtype, 1), dy = values(shape, dtype, 2);
       Pair stats = result({10, 2 * heads, 2}, DType::f32), y = result(shape, dtype);
       Pair angles = values({7, size}, DType::f32, 3);
-      on_both([&](const Engine& e, Device d) { e.qk_norm(heads, x.on(d), y.on(d), stats.on(d)); });
+      on_both([&](Device d) { ops::qk_norm(heads, x.on(d), y.on(d), stats.on(d)); });
       check_equal(y);
       check_equal(stats);
       for (bool accumulate : {false, true}) {
         Pair dx = destination(shape, dtype, accumulate);
         Pair turned = destination(shape, dtype, accumulate);
-        on_both([&](const Engine& e, Device d) {
-          e.qk_norm_backward(heads, x.on(d), stats.on(d), dy.on(d), {dx.on(d), accumulate});
-          e.rope(heads, accumulate ? -1 : 1, x.on(d), angles.on(d), {turned.on(d), accumulate});
+        on_both([&](Device d) {
+          ops::qk_norm_backward(heads, x.on(d), stats.on(d), dy.on(d), {dx.on(d), accumulate});
+          ops::rope(heads, accumulate ? -1 : 1, x.on(d), angles.on(d), {turned.on(d), accumulate});
         });
         check_equal(dx);
         check_equal(turned);
@@ -191,20 +193,20 @@ TEST_CASE("cuda: row operations have the same bits every time") {
            stats = on_gpu(random({4, 2}, DType::f32, 3));
     check_repeatable([&] {
       Tensor x = on_gpu(logits.host), losses = poisoned({4}, DType::f32);
-      gpu().cross_entropy(x, targets, losses, true, cols);
+      ops::cross_entropy(x, targets, losses, true, cols);
       Tensor both = Tensor({4 + 4 * cols}, DType::f32, Device::cuda);
       Tensor first = both.slice(0, 4), rest = both.slice(4, 4 + 4 * cols).view({4, cols});
-      gpu().copy(losses, first);
-      gpu().copy(x, rest);
+      ops::copy(losses, first);
+      ops::copy(x, rest);
       return both;
     });
     check_repeatable([&] {
       Tensor all = poisoned({3, cols}, DType::f32), dx = poisoned({4, cols}, DType::bf16);
       Tensor dgain = all.slice(0, 1).view({cols}), dbias = all.slice(1, 2).view({cols}),
              sum = all.slice(2, 3).view({cols});
-      gpu().norm_backward(Norm::layer, logits.device, none, stats, dy.device, {dx}, {dgain},
-                          {dbias});
-      gpu().sum_rows(dx, {sum});
+      ops::norm_backward(Norm::layer, logits.device, none, stats, dy.device, {dx}, {dgain},
+                         {dbias});
+      ops::sum_rows(dx, {sum});
       return all;
     });
   }

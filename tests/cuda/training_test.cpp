@@ -6,6 +6,7 @@
 #include "optim/registry.h"
 #include "optim/update.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 #include "tests/train/temporary_folder.h"
 #include "train/checkpoint.h"
@@ -166,7 +167,7 @@ TEST_CASE("after the first step no memory is asked for and nobody waits") {
   Tensor tokens = on_gpu(host);
   std::function<double()> loss;
   auto step = [&](int64_t number) {
-    gpu().copy(host, tokens);
+    ops::copy(host, tokens);
     update.set_step(number, 1);
     model.parameters.begin_gradients();
     Tape tape;

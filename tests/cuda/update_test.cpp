@@ -1,5 +1,6 @@
 // tests/cuda/update_test.cpp - the passes over parameters: numbers from the device, shadows, banks
 // whose squares leave the range of fp32.
+#include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
 namespace murmur {
@@ -23,18 +24,18 @@ TEST_CASE("cuda: descend moves the weights and writes the shadow") {
         Pair w = values(shape, DType::f32, 1), d = values(shape, DType::f32, 2);
         Pair by = values({banked ? shape[0] : 1}, DType::f32, 3);
         Pair shadow = shadowed ? result(shape, DType::bf16) : Pair{};
-        on_both([&](const Engine& e, Device device) {
+        on_both([&](Device device) {
           // On the CPU a rate has one number; a bank is a loop over its matrices.
           for (int64_t k = 0; device == Device::cpu && banked && k < shape[0]; k++) {
             Tensor part = w.host.slice(k, k + 1), none;
-            e.descend(0.5 * to_vector(by.host)[size_t(k)], 0.1, cautious, d.host.slice(k, k + 1),
-                      part, none);
+            ops::apply_update(0.5 * to_vector(by.host)[size_t(k)], 0.1, cautious,
+                              d.host.slice(k, k + 1), part, none);
           }
           if (device == Device::cuda || !banked) {
-            e.descend({0.5, by.on(device)}, 0.1, cautious, d.on(device), w.on(device),
-                      shadow.on(device));
+            ops::apply_update({0.5, by.on(device)}, 0.1, cautious, d.on(device), w.on(device),
+                              shadow.on(device));
           } else if (shadowed) {
-            e.copy(w.host, shadow.host);
+            ops::copy(w.host, shadow.host);
           }
         });
         check_equal(w);
@@ -47,9 +48,9 @@ TEST_CASE("cuda: descend moves the weights and writes the shadow") {
 TEST_CASE("cuda: descend takes a direction in bf16") {
   Pair w = values({3, 40}, DType::f32, 1), d = values({3, 40}, DType::bf16, 2);
   Tensor exact({3, 40}, DType::f32), none;
-  cpu().copy(d.host, exact);
-  cpu().descend(0.1, 0.01, false, exact, w.host, none);
-  gpu().descend(0.1, 0.01, false, d.device, w.device, none);
+  ops::copy(d.host, exact);
+  ops::apply_update(0.1, 0.01, false, exact, w.host, none);
+  ops::apply_update(0.1, 0.01, false, d.device, w.device, none);
   check_equal(w);
 }
 
@@ -61,9 +62,9 @@ TEST_CASE("cuda: adam, with the step on the device") {
       Pair g = values(shape, DType::f32, 1), m = values(shape, DType::f32, 2);
       Pair v = values(shape, DType::f32, 3), direction = result(shape, DType::f32);
       Pair step = number(t);
-      on_both([&](const Engine& e, Device d) {
-        e.map(Unary::square, v.on(d), v.on(d));
-        e.adam(g.on(d), m.on(d), v.on(d), direction.on(d), 0.9, 0.999, 1e-8, step.on(d));
+      on_both([&](Device d) {
+        ops::map(Unary::square, v.on(d), v.on(d));
+        ops::adam(g.on(d), m.on(d), v.on(d), direction.on(d), 0.9, 0.999, 1e-8, step.on(d));
       });
       check_equal(m);
       check_equal(v);
@@ -77,9 +78,7 @@ TEST_CASE("cuda: momentum into fp32 and bf16") {
     for (DType dtype : kSingle) {
       Pair g = values(shape, DType::f32, 1), m = values(shape, DType::f32, 2);
       Pair u = result(shape, dtype);
-      on_both([&](const Engine& e, Device d) {
-        e.momentum(g.on(d), m.on(d), u.on(d), 0.95, 1, 0.95, 0.05);
-      });
+      on_both([&](Device d) { ops::momentum(g.on(d), m.on(d), u.on(d), 0.95, 1, 0.95, 0.05); });
       check_equal(m);
       check_equal(u);
     }
@@ -93,8 +92,7 @@ TEST_CASE("cuda: clip_factor") {
         CAPTURE(squares);
         CAPTURE(exactly);
         Pair s = number(squares, dtype), factor = result({1}, dtype);
-        on_both(
-            [&](const Engine& e, Device d) { e.clip_factor(s.on(d), 2, exactly, factor.on(d)); });
+        on_both([&](Device d) { ops::clip_factor(s.on(d), 2, exactly, factor.on(d)); });
         check_equal(factor);
         if (exactly)
           CHECK(item(factor.device) * std::sqrt(squares) == doctest::Approx(squares > 0 ? 2 : 0));
@@ -111,15 +109,15 @@ TEST_CASE("cuda: normalizers, also of matrices whose squares fp32 does not hold"
       Pair bank = values(shape, dtype, 1);
       std::vector<double> sizes = {1, 1e-3, 1e20, 1e-20, 3e37, 3e-38, 0};
       Tensor by = on_gpu(Tensor::of(sizes, {7}));
-      cpu().scale({1, back(by)}, bank.host, {bank.host});
-      gpu().scale({1, by}, bank.device, {bank.device});
+      ops::scale({1, back(by)}, bank.host, {bank.host});
+      ops::scale({1, by}, bank.device, {bank.device});
       Tensor f = poisoned({7}, DType::f32), squared = poisoned({7}, DType::f32);
       Tensor cpu_f({7}), cpu_squared({7}), y(shape, DType::f32, Device::cuda);
-      gpu().normalizers(bank.device, 1e-30, f, squared);
-      gpu().scale({1, f}, bank.device, {y});
-      cpu().normalizers(bank.host, 1e-30, cpu_f, cpu_squared);
+      ops::normalizers(bank.device, 1e-30, f, squared);
+      ops::scale({1, f}, bank.device, {y});
+      ops::normalizers(bank.host, 1e-30, cpu_f, cpu_squared);
       Tensor expected(shape);
-      cpu().scale({1, cpu_f}, bank.host, {expected});
+      ops::scale({1, cpu_f}, bank.host, {expected});
       for (int64_t k = 0; k < 7; k++) {
         CAPTURE(k);
         CHECK(relative_error(y.slice(k, k + 1), expected.slice(k, k + 1)) <= tolerance(dtype));
@@ -133,11 +131,11 @@ TEST_CASE("cuda: normalizers, also of matrices whose squares fp32 does not hold"
 TEST_CASE("cuda: a captured update reads its numbers anew at every replay") {
   Tensor w = Tensor::zeros({9}, DType::f32, Device::cuda), none;
   Tensor ones({9}, DType::f32, Device::cuda), rate = on_gpu(Tensor::of({1}, {1}, DType::f64));
-  gpu().fill(ones, 1);
-  auto work = [&] { gpu().descend({1, rate}, 0, false, ones, w, none); };
+  ops::fill(ones, 1);
+  auto work = [&] { ops::apply_update({1, rate}, 0, false, ones, w, none); };
   work();
   std::function<void()> replay = gpu().capture(work);
-  gpu().fill(rate, 2);
+  ops::fill(rate, 2);
   replay();
   replay();
   for (double x : to_vector(w)) CHECK(x == -5);

@@ -8,7 +8,7 @@
 
 #include "dist/ownership.h"
 #include "dist/transport.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 using namespace murmur;
 

@@ -15,7 +15,7 @@
 
 #include "dist/topology_report.h"
 #include "dist/transport.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 #include "tests/dist/stacked.h"
 #include "tests/optim/training.h"
 
@@ -387,10 +387,10 @@ TEST_CASE("in two halves: two under way, each added to what has gone on meanwhil
                       std::vector<Tensor> sent;
                       for (int64_t step = 1; step <= steps; step++) {
                         sent.emplace_back(row.shape(), row.dtype());
-                        cpu_engine().copy(row, sent.back());
+                        ops::copy(row, sent.back());
                         CHECK(mixer.under_way() == (step > 1));
                         mixer.begin(step, sent.back());
-                        cpu_engine().scale(0.9, row, {row});
+                        ops::scale(0.9, row, {row});
                         if (step > 1) mixer.finish(row);
                       }
                       Tensor rest = Tensor::zeros(row.shape(), row.dtype());
@@ -480,13 +480,13 @@ TEST_CASE(
         CHECK(lost == talks(c.rank()));
         mixer.hold();
         Tensor sent = Tensor::of(to_vector(row), {size}, DType::f64);
-        cpu_engine().scale(0.5, row, {row});  // it goes on meanwhile
+        ops::scale(0.5, row, {row});  // it goes on meanwhile
         std::vector<int> left;
         for (int node = 0; node < nodes; node++)
           if (node != last) left.push_back(node);
         c.set_members(left);
         mixer.settle(row);
-        cpu_engine().scale(0.5, sent, {row, true});
+        ops::scale(0.5, sent, {row, true});
         note();
       });
       for (int rank = 0; rank < nodes; rank++) {
@@ -530,7 +530,7 @@ TEST_CASE("what replicas remember can be saved and restored to the bit; use() be
         mixer.begin_memory(row);
         for (size_t i = 0; i < 2; i++) {
           Tensor to = mixer.memory()[i];
-          cpu_engine().copy(Tensor::of(saved[size_t(rank)][i], {100}, DType::f64), to);
+          ops::copy(Tensor::of(saved[size_t(rank)][i], {100}, DType::f64), to);
         }
         for (int64_t step = 6; step <= 9; step++) mixer.mix(step, row);
       }).x;

@@ -12,6 +12,7 @@
 #include "dist/replica.h"
 #include "dist/transport.h"
 #include "optim/registry.h"
+#include "tensor/ops.h"
 
 using namespace murmur;
 
@@ -89,8 +90,8 @@ uint64_t trained(const Run& run, Communicator& c) {
     auto stream = uint64_t(c.rank());
     for (Tensor* x : {&replica.tokens, &replica.targets}) {
       Tensor wide(x->shape(), DType::f64);
-      cpu_engine().random_uniform(uint64_t(step), stream += 100, 0, 37, wide);
-      cpu_engine().copy(wide, *x);
+      ops::random_uniform(uint64_t(step), stream += 100, 0, 37, wide);
+      ops::copy(wide, *x);
     }
     replica.set_step(step, 1);
     replica.step();

@@ -15,7 +15,7 @@
 
 #include "dist/collectives.h"
 #include "dist/transport.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 #include "tests/dist/nccl_strategies.h"
 
 using namespace murmur;
@@ -142,7 +142,7 @@ void overlap(Communicator& c, Kind k) {
   ReduceScatter scatter(c, "overlapped sums", summed);
   AllGather gather(c, "overlapped copies", gathered);
   for (int i = 0; i < 20; i++) {
-    for (Tensor& x : busy) engine(k.device).scale(1, x, {x});
+    for (Tensor& x : busy) ops::scale(1, x, {x});
     scatter.poll();
     gather.poll();
   }
@@ -161,7 +161,7 @@ void overlap(Communicator& c, Kind k) {
   // No wait of the host between these: the second reads what the first leaves on the engine.
   Tensor x = own(c, k)[3];
   for (int i = 0; i < 3; i++) {
-    engine(k.device).scale(i == 1 ? 0.5 : 1, x, {x, i == 2});  // x, x / 2, 2 x
+    ops::scale(i == 1 ? 0.5 : 1, x, {x, i == 2});  // x, x / 2, 2 x
     all_reduce(c, "sums of sums", {x});
   }
   double n = c.size();

@@ -15,7 +15,7 @@
 #include "dist/disagreement.h"
 #include "dist/transport.h"
 #include "optim/registry.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 namespace {
@@ -97,16 +97,14 @@ class Node {
   // The gradient of step t: a tenth of the weights, which pulls them to 0, and numbers of the
   // rank's own.
   void step(int64_t t) {
-    const Engine& e = engine(device_);
     c_.at_step(t);
     strategy->begin_step(t, 1);
     update->set_step(t, 1);
     for (const Bank& bank : parameters.banks()) {
       Tensor noise(bank.gradient.shape()), g = bank.gradient;
-      engine(Device::cpu)
-          .random_normal(uint64_t(t), uint64_t(c_.rank()) * 100 + uint64_t(bank.rows), 0, 1, noise);
-      e.copy(noise, g);
-      e.scale(0.1, bank.value, {g, true});
+      ops::random_normal(uint64_t(t), uint64_t(c_.rank()) * 100 + uint64_t(bank.rows), 0, 1, noise);
+      ops::copy(noise, g);
+      ops::scale(0.1, bank.value, {g, true});
     }
     strategy->before_update();
     update->apply();
@@ -154,12 +152,12 @@ Seen run(const Case& x, Communicator& c, Device device, bool halved) {
     std::map<std::string, Tensor> saved;
     for (const auto& [name, tensor] : node->state()) {
       saved[name] = Tensor(tensor.shape(), tensor.dtype());
-      engine(tensor.device()).copy(tensor, saved[name]);
+      ops::copy(tensor, saved[name]);
     }
     c.barrier();  // nothing of the first node is under way any more
     node = std::make_unique<Node>(x, c, device);
     auto restore = [&](const std::string& name, Tensor tensor) {
-      engine(tensor.device()).copy(saved.at(name), tensor);
+      ops::copy(saved.at(name), tensor);
     };
     restore("weights", node->parameters.values());
     for (const Update::NamedState& s : node->update->named_state()) restore(s.name, s.tensor);

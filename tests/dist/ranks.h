@@ -9,6 +9,7 @@
 #include "dist/collectives.h"
 #include "dist/replica.h"
 #include "dist/transport.h"
+#include "tensor/ops.h"
 #include "tests/optim/training.h"
 
 namespace murmur {
@@ -45,8 +46,8 @@ struct Outcome {
 inline Tensor made_up_tokens(int64_t sequences, int64_t block, int64_t vocabulary, uint64_t step,
                              uint64_t stream) {
   Tensor wide({sequences, block}, DType::f64), tokens({sequences, block}, DType::i32);
-  cpu_engine().random_uniform(step, stream, 0, double(vocabulary), wide);
-  cpu_engine().copy(wide, tokens);
+  ops::random_uniform(step, stream, 0, double(vocabulary), wide);
+  ops::copy(wide, tokens);
   return tokens;
 }
 
@@ -74,8 +75,8 @@ inline Outcome run(const Experiment& x, int ranks, const std::string& transport 
       int share = x.shares.empty() ? c.rank() : x.shares[size_t(c.rank())];
       int64_t begin = share_begin(x.settings.batch_size, share, c.size()),
               end = begin + replica.sequences();
-      cpu_engine().copy(tokens.slice(begin, end), replica.tokens);
-      cpu_engine().copy(targets.slice(begin, end), replica.targets);
+      ops::copy(tokens.slice(begin, end), replica.tokens);
+      ops::copy(targets.slice(begin, end), replica.targets);
       replica.set_step(step, 1);
       replica.step();
       losses.push_back(item(replica.loss()));

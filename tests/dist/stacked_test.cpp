@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tensor/ops.h"
 #include "tests/dist/ranks.h"
 
 using namespace murmur;
@@ -65,7 +66,7 @@ class Nodes {
 
  private:
   static void write(const Row& from, Tensor& to) {
-    cpu_engine().copy(Tensor::of(from, to.shape(), DType::f64), to);
+    ops::copy(Tensor::of(from, to.shape(), DType::f64), to);
   }
 
   ReplicaSettings settings_;

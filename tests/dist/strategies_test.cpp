@@ -4,6 +4,7 @@
 
 #include "dist/collect.h"
 #include "dist/collectives.h"
+#include "tensor/ops.h"
 #include "tests/dist/ranks.h"
 
 using namespace murmur;
@@ -283,7 +284,7 @@ TEST_CASE("local_sgd is DiLoCo: beside runs of single ranks and an outer step by
       }
       for (auto& model : models) {
         Tensor all = Tensor::of(outer, {int64_t(outer.size())}, DType::f64);
-        cpu_engine().copy(all, model->parameters.values());
+        ops::copy(all, model->parameters.values());
       }
     }
     const Parameters& expected = models[0]->parameters;
@@ -330,7 +331,7 @@ TEST_CASE("what ranks hold can be put together, and read by any other division")
         // And back: everybody forgets, then gets what one rank had.
         std::vector<Piece> pieces = pieces_of(replica);
         for (Piece& p : pieces) {
-          if (p.tensor.numel() > 0) cpu_engine().fill(p.tensor, -1);
+          if (p.tensor.numel() > 0) ops::fill(p.tensor, -1);
         }
         auto find = [&](const std::string& name, const Shape& whole) {
           return Tensor::of(first.at(name), whole, DType::f64);
@@ -357,8 +358,7 @@ TEST_CASE("nodes of a graph hold their own state and nothing of others, however 
     int64_t before = memory_stats().bytes_in_use;
     run(x, nodes, "threads", [&](Replica&, Communicator& c) {
       c.barrier();
-      if (c.rank() == 0)
-        held[nodes] = double(memory_stats().bytes_in_use - before) / double(nodes);
+      if (c.rank() == 0) held[nodes] = double(memory_stats().bytes_in_use - before) / double(nodes);
       c.barrier();
     });
   }

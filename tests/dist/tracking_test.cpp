@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "dist/topology_report.h"
+#include "tensor/ops.h"
 #include "tests/dist/nodes.h"
 
 using namespace murmur;
@@ -31,7 +32,7 @@ TEST_CASE("the sum of trackers is the sum of what is tracked, after every step")
                 .declared = {{"a", {10, 10}}},
                 .steps = 25};
       bare.gradient = [&](int64_t step, int rank, const Tensor&, Tensor& g) {
-        cpu_engine().copy(Tensor::of(noise.row(step, rank), g.shape()), g);
+        ops::copy(Tensor::of(noise.row(step, rank), g.shape()), g);
       };
       run(bare, [&](int64_t, const Seen& seen) {
         CHECK(relative_error(mean(seen.tracker), mean(seen.tracked)) < 1e-13);
@@ -135,7 +136,7 @@ TEST_CASE("on a graph that changes the two orders have the same mean, but not th
     bare.use = configured("sgd", {{"momentum", "0"}, {"lr", "0"}});
     Stack average(4, Row(6));  // after the tracker, by hand
     bare.gradient = [&](int64_t step, int rank, const Tensor&, Tensor& g) {
-      cpu_engine().copy(Tensor::of(noise.row(step, rank), g.shape()), g);
+      ops::copy(Tensor::of(noise.row(step, rank), g.shape()), g);
     };
     run(bare, [&](int64_t, const Seen& s) {
       average = after ? 0.8 * average + 0.2 * s.tracker : s.tracker;
@@ -153,7 +154,7 @@ Bare quadratic(const Stack& targets) {
   Bare bare{.nodes = int(targets.size())};
   bare.gradient = [=](int64_t, int rank, const Tensor& x, Tensor& g) {
     Tensor target = Tensor::of(targets[size_t(rank)], x.shape(), x.dtype());
-    cpu_engine().zip(Binary::sub, x, target, g);
+    ops::zip(Binary::sub, x, target, g);
   };
   return bare;
 }
@@ -187,7 +188,7 @@ TEST_CASE("vectors step by the learning rate, each in the direction of its own t
       all[p] = noise.row(step, 0)[p];
       all[p + 5] = 100 * all[p];
     }
-    cpu_engine().copy(Tensor::of(all, g.shape(), g.dtype()), g);
+    ops::copy(Tensor::of(all, g.shape(), g.dtype()), g);
   };
   Row last(10);
   run(bare, [&](int64_t step, const Seen& seen) {
@@ -212,7 +213,7 @@ TEST_CASE("disagreement: C' <= rho (C + lr sqrt(N k)) where steps are polar fact
           "muon",
           {{"form", "plain"}, {"momentum", "0"}, {"lr", "0.1"}, {"orthogonalizer", "exact"}});
       bare.gradient = [&](int64_t step, int rank, const Tensor&, Tensor& g) {
-        cpu_engine().copy(Tensor::of(noise.row(step, rank), g.shape()), g);
+        ops::copy(Tensor::of(noise.row(step, rank), g.shape()), g);
       };
       double rho = std::pow(report(make_topology(bare.graph, 8)).rho, double(rounds)), last = 0;
       run(bare, [&](int64_t, const Seen& seen) {
@@ -333,8 +334,8 @@ TEST_CASE("push-sum: what nodes have in common is sum x / sum s, not the mean of
   Bare bare{.strategy = "push_sum", .graph = three_nodes(), .nodes = 3, .steps = 3};
   bare.use = configured("sgd", {{"momentum", "0"}, {"lr", "1"}});
   bare.gradient = [](int64_t step, int rank, const Tensor& x, Tensor& g) {
-    cpu_engine().fill(g, step == 1 ? -3 * rank : 0);
-    if (step == 1) cpu_engine().scale(1, x, {g, true});
+    ops::fill(g, step == 1 ? -3 * rank : 0);
+    if (step == 1) ops::scale(1, x, {g, true});
   };
   const Stack z = {
       {3.6, 1.8, 3.375}, {3.4411765, 2.52, 2.9387755}, {3.0976744, 2.9580420, 2.9482759}};
@@ -376,7 +377,7 @@ TEST_CASE("push-sum: the common model steps by the mean gradient, also among oth
             for (size_t p = 0; p < 6; p++) sum[p] += noise.row(step, node)[p];
           }
           Tensor g = parameters.gradients();
-          cpu_engine().copy(Tensor::of(noise.row(step, c.node()), g.shape(), DType::f64), g);
+          ops::copy(Tensor::of(noise.row(step, c.node()), g.shape(), DType::f64), g);
           strategy->before_update();
           update.step(step, 1);
           strategy->after_update();

@@ -19,7 +19,8 @@
 #include "nn/model.h"
 #include "optim/registry.h"
 #include "optim/update.h"
-#include "tensor/engine.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
 #include "train/config.h"
 
 using namespace murmur;
@@ -27,8 +28,6 @@ using namespace murmur;
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-const Engine& gpu() { return engine(Device::cuda); }
 
 struct Sizes {
   int64_t square = 8192, copied = int64_t(1) << 30;  // bf16 elements
@@ -61,14 +60,14 @@ Tensor made(Shape shape, DType dtype) { return Tensor(shape, dtype, Device::cuda
 Tensor random(Shape shape, DType dtype, double deviation = 1) {
   static uint64_t stream = 0;
   Tensor x = made(shape, dtype);
-  gpu().random_normal(1, stream++, 0, deviation, x);
+  ops::random_normal(1, stream++, 0, deviation, x);
   return x;
 }
 
 Tensor random_tokens(int64_t count, int64_t vocabulary) {
   Tensor wide({count}, DType::f64), tokens({count}, DType::i32);
-  engine(Device::cpu).random_uniform(1, 0, 0, double(vocabulary), wide);
-  engine(Device::cpu).copy(wide, tokens);
+  ops::random_uniform(1, 0, 0, double(vocabulary), wide);
+  ops::copy(wide, tokens);
   return to(Device::cuda, tokens);
 }
 
@@ -120,7 +119,7 @@ class Bench {
     auto sample = [&](int64_t count) {
       double start = now_ms();
       for (int64_t i = 0; i < count; i++) calls[next++ % calls.size()]();
-      gpu().synchronize();
+      backend(Device::cuda).synchronize();
       return (now_ms() - start) / double(count);
     };
     sample(int64_t(sets));
@@ -153,7 +152,7 @@ void product(Bench& bench, const std::string& name, int64_t m, int64_t n, int64_
               Tensor a = random(form.transpose_a ? Shape{k, m} : Shape{m, k}, DType::bf16);
               Tensor b = random(form.transpose_b ? Shape{n, k} : Shape{k, n}, DType::bf16, 0.02);
               Tensor c = made({m, n}, out);
-              return [=]() mutable { gpu().matmul(a, b, {c}, form); };
+              return [=]() mutable { ops::matmul(a, b, {c}, form); };
             });
 }
 
@@ -174,7 +173,7 @@ void linear_gelu(Bench& bench, int64_t rows, int64_t in, int64_t out) {
               form.bias = random({out}, DType::f32);
               form.op = Unary::gelu;
               form.activated = made({rows, out}, DType::bf16);
-              return [=]() mutable { gpu().matmul(x, w, {y}, form); };
+              return [=]() mutable { ops::matmul(x, w, {y}, form); };
             });
 }
 
@@ -188,10 +187,10 @@ void newton_schulz_products(Bench& bench, int64_t count, int64_t m, int64_t n) {
               Tensor gram = made({count, m, m}, DType::bf16);
               Tensor poly = made(gram.shape(), DType::bf16);
               return [=]() mutable {
-                gpu().matmul(y, y, {gram}, {.transpose_b = true, .symmetric = true});
-                gpu().matmul(gram, gram, {poly},
-                             {.alpha = 2.0315, .plus = gram, .beta = -4.775, .symmetric = true});
-                gpu().matmul(poly, y, {next}, {.plus = y, .beta = 3.4445});
+                ops::matmul(y, y, {gram}, {.transpose_b = true, .symmetric = true});
+                ops::matmul(gram, gram, {poly},
+                            {.alpha = 2.0315, .plus = gram, .beta = -4.775, .symmetric = true});
+                ops::matmul(poly, y, {next}, {.plus = y, .beta = 3.4445});
               };
             });
 }
@@ -229,18 +228,18 @@ void attention(Bench& bench, const Sizes& s) {
     Tensor qkv = random({s.batch, s.time, 3 * s.width}, DType::bf16);
     Tensor y = made({s.batch, s.time, s.width}, DType::bf16);
     Tensor lse = made({s.batch, s.heads, s.time}, DType::f32);
-    gpu().attention(s.heads, qkv, y, lse);
+    ops::attention(s.heads, qkv, y, lse);
     return f(qkv, y, lse);
   };
   bench.row("attention forward", shape, {4 * pairs * double(size), 0}, bytes, [=] {
     return buffers([=](Tensor qkv, Tensor y, Tensor lse) {
-      return [=]() mutable { gpu().attention(s.heads, qkv, y, lse); };
+      return [=]() mutable { ops::attention(s.heads, qkv, y, lse); };
     });
   });
   bench.row("attention backward", shape, {10 * pairs * double(size), 0}, bytes, [=] {
     return buffers([=](Tensor qkv, Tensor y, Tensor lse) {
       Tensor dy = random(y.shape(), DType::bf16), dqkv = made(qkv.shape(), DType::bf16);
-      return [=]() mutable { gpu().attention_backward(s.heads, qkv, y, lse, dy, {dqkv}); };
+      return [=]() mutable { ops::attention_backward(s.heads, qkv, y, lse, dy, {dqkv}); };
     });
   });
 }
@@ -255,7 +254,7 @@ void norm(Bench& bench, const Sizes& s, Norm kind, const std::string& name) {
     Tensor x = random(shape, DType::bf16), residual = random(shape, DType::bf16),
            gain = gain_of(DType::f32), bias = bias_of(), sum = made(shape, DType::bf16),
            y = made(shape, DType::bf16), statistics = made({s.rows(), 2}, DType::f32);
-    return [=]() mutable { gpu().norm(kind, x, residual, gain, bias, sum, y, statistics); };
+    return [=]() mutable { ops::norm(kind, x, residual, gain, bias, sum, y, statistics); };
   });
   bench.row(name + " backward", text, {0, 3 * once}, size_t(3 * once), [=] {
     Tensor x = random(shape, DType::bf16), dy = random(shape, DType::bf16),
@@ -263,9 +262,9 @@ void norm(Bench& bench, const Sizes& s, Norm kind, const std::string& name) {
            dx = made(shape, DType::bf16), statistics = made({s.rows(), 2}, DType::f32),
            dgain = made({s.width}, DType::f32), dbias = bias ? made({s.width}, DType::f32) : bias,
            none;
-    gpu().norm(kind, x, none, gain, bias, none, y, statistics);
+    ops::norm(kind, x, none, gain, bias, none, y, statistics);
     return [=]() mutable {
-      gpu().norm_backward(kind, x, gain, statistics, dy, {dx}, {dgain}, {dbias});
+      ops::norm_backward(kind, x, gain, statistics, dy, {dx}, {dgain}, {dbias});
     };
   });
 }
@@ -278,7 +277,7 @@ void classifier(Bench& bench, const Sizes& s) {
               Tensor targets = random_tokens(s.rows(), s.vocabulary);
               Tensor losses = made({s.rows()}, DType::f32);
               return [=]() mutable {
-                gpu().cross_entropy(logits, targets, losses, true, s.vocabulary);
+                ops::cross_entropy(logits, targets, losses, true, s.vocabulary);
               };
             });
 }
@@ -286,7 +285,7 @@ void classifier(Bench& bench, const Sizes& s) {
 void copy(Bench& bench, const Sizes& s) {
   bench.row("copy", times({s.copied}), {0, 4.0 * double(s.copied)}, size_t(4 * s.copied), [=] {
     Tensor x = random({s.copied}, DType::bf16), y = made({s.copied}, DType::bf16);
-    return [=]() mutable { gpu().copy(x, y); };
+    return [=]() mutable { ops::copy(x, y); };
   });
 }
 
@@ -311,7 +310,7 @@ void update(Bench& bench, const Sizes& s, const std::string& optimizer) {
                                       {"block_size", std::to_string(s.time)},
                                       {"vocab_size", std::to_string(s.vocabulary)}});
               auto trained = std::make_shared<Trained>(c);
-              gpu().random_normal(1, 0, 0, 1e-3, trained->model.parameters.gradients());
+              ops::random_normal(1, 0, 0, 1e-3, trained->model.parameters.gradients());
               int64_t step = 0;
               return [=]() mutable { trained->update.step(++step, 1e-3); };
             });
@@ -357,7 +356,7 @@ Sizes parse(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     Sizes sizes = parse(argc, argv);
-    if (!cuda_engine()) {
+    if (!cuda_backend()) {
       std::printf("skipped: no CUDA device here\n");
       return 77;
     }

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <set>
 
+#include "tensor/ops.h"
+
 using namespace murmur;
 
 namespace {
@@ -21,8 +23,8 @@ GptConfig tiny(Arch arch = Arch::gpt2) {
 
 Tensor tokens(uint64_t stream, int64_t batch = 3, int64_t time = 16) {
   Tensor wide({batch, time}, DType::f64), ids({batch, time}, DType::i32);
-  engine(Device::cpu).random_uniform(1, stream, 0, 50, wide);
-  engine(Device::cpu).copy(wide, ids);
+  ops::random_uniform(1, stream, 0, 50, wide);
+  ops::copy(wide, ids);
   return ids;
 }
 
@@ -70,9 +72,9 @@ TEST_CASE("rows of padding take no part: loss and gradients are those of the mod
     };
     for (const Parameter& p : plain.parameters.all()) {
       Tensor value = padded.parameters.value(padded.parameters.find(p.name));
-      engine(Device::cpu).fill(value, 3);  // and so it is in the padding
+      ops::fill(value, 3);  // and so it is in the padding
       Tensor common = in_common(p, value);
-      engine(Device::cpu).copy(plain.parameters.value(p), common);
+      ops::copy(plain.parameters.value(p), common);
     }
     CHECK(step(padded) == doctest::Approx(step(plain)).epsilon(1e-6));
     for (const Parameter& p : plain.parameters.all()) {
@@ -137,7 +139,7 @@ TEST_CASE("any number of threads gives the same loss and the same gradients, bit
         double loss = step(model);
         const Tensor& gradients = model.parameters.gradients();
         Tensor first(gradients.shape(), gradients.dtype());
-        engine(Device::cpu).copy(gradients, first);
+        ops::copy(gradients, first);
         for (int threads : {2, 3, 5, 8, 16}) {
           CAPTURE(threads);
           omp_set_num_threads(threads);
@@ -155,7 +157,7 @@ TEST_CASE("a token sees only what came before it") {
     Model model(tiny(arch), 1);
     for (const Parameter& p : model.parameters.all()) {  // modern starts with zero projections
       Tensor value = model.parameters.value(p);
-      engine(Device::cpu).random_normal(3, uint64_t(p.offset), 0.1, 0.2, value);
+      ops::random_normal(3, uint64_t(p.offset), 0.1, 0.2, value);
     }
     NoGrad quiet;
     Tensor ids = tokens(0, 1), changed = tokens(0, 1);

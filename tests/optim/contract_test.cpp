@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "tensor/ops.h"
 #include "tests/optim/training.h"
 
 using namespace murmur;
@@ -18,24 +19,24 @@ void for_each_elementwise(Test test) {
 
 Tensor normal(Shape shape, uint64_t stream, double deviation = 1) {
   Tensor x(shape, DType::f64);
-  engine(Device::cpu).random_normal(5, stream, 0, deviation, x);
+  ops::random_normal(5, stream, 0, deviation, x);
   return x;
 }
 
 // c <- alpha op(a) op(b), all matrices (m, n).
 Tensor product(const Tensor& a, bool ta, const Tensor& b, bool tb, double alpha = 1) {
   Tensor c({ta ? a.cols() : a.rows(), tb ? b.rows() : b.cols()}, DType::f64);
-  engine(Device::cpu).matmul(a, b, {c}, {.transpose_a = ta, .transpose_b = tb, .alpha = alpha});
+  ops::matmul(a, b, {c}, {.transpose_a = ta, .transpose_b = tb, .alpha = alpha});
   return c;
 }
 
 double half_square(const Tensor& x) {
   Tensor s({1}, DType::f64);
-  engine(Device::cpu).sum_of_squares(x, s);
+  ops::sum_of_squares(x, s);
   return item(s) / 2;
 }
 
-void subtract(const Tensor& b, Tensor& a) { engine(Device::cpu).scale(-1, b, {a, true}); }
+void subtract(const Tensor& b, Tensor& a) { ops::scale(-1, b, {a, true}); }
 
 // A function to make small: value(parameters) also writes the gradients.
 struct Problem {
@@ -46,13 +47,12 @@ struct Problem {
 };
 
 std::vector<Problem> problems() {
-  const Engine& e = engine(Device::cpu);
   Tensor target = normal({6, 4}, 0, 0.25), inputs = normal({40, 6}, 1),
          outputs({40, 4}, DType::f64);
   for (int64_t i = 0; i < 40; i++) {  // directions of different length
     for (int64_t j = 0; j < 6; j++) inputs.data<double>()[i * 6 + j] *= 0.3 * double(j + 1);
   }
-  e.matmul(inputs, normal({4, 6}, 2), {outputs}, {.transpose_b = true});
+  ops::matmul(inputs, normal({4, 6}, 2), {outputs}, {.transpose_b = true});
   Tensor points = normal({60, 5}, 3),
          low = product(normal({6, 3}, 4), false, normal({3, 5}, 5), false);
   return {
@@ -75,7 +75,7 @@ std::vector<Problem> problems() {
        [=](const std::vector<Tensor>& w, const std::vector<Tensor>& g) {
          Tensor error = product(inputs, false, w[0], true), to = g[0];
          subtract(outputs, error);
-         engine(Device::cpu).copy(product(error, true, inputs, false, 1.0 / 40), to);
+         ops::copy(product(error, true, inputs, false, 1.0 / 40), to);
          return half_square(error) / 40;
        }},
       {"classification by which input is largest",
@@ -93,7 +93,7 @@ std::vector<Problem> problems() {
            for (int64_t j = 0; j < 5; j++)
              row[j] = (std::exp(row[j]) / total - double(j == label)) / 60;
          }
-         engine(Device::cpu).copy(product(scores, true, points, false), to);
+         ops::copy(product(scores, true, points, false), to);
          return sum / 60;
        }},
       {"a matrix as a product of two",
@@ -102,8 +102,8 @@ std::vector<Problem> problems() {
        [=](const std::vector<Tensor>& w, const std::vector<Tensor>& g) {
          Tensor error = product(w[0], false, w[1], false), du = g[0], dv = g[1];
          subtract(low, error);
-         engine(Device::cpu).copy(product(error, false, w[1], true), du);
-         engine(Device::cpu).copy(product(w[0], true, error, false), dv);
+         ops::copy(product(error, false, w[1], true), du);
+         ops::copy(product(w[0], true, error, false), dv);
          return half_square(error);
        }},
   };
@@ -219,13 +219,12 @@ TEST_CASE("state that was taken out and put back goes on bit for bit") {
     whole.steps(1, 10);
     Training before(kMatrices, configured(name), 1), after(kMatrices, configured(name), 1);
     before.steps(1, 5);
-    const Engine& e = engine(Device::cpu);
-    e.copy(before.parameters.values(), after.parameters.values());
+    ops::copy(before.parameters.values(), after.parameters.values());
     auto from = before.update->named_state(), to = after.update->named_state();
     REQUIRE(from.size() == to.size());
     for (size_t i = 0; i < from.size(); i++) {
       CHECK(from[i].name == to[i].name);
-      e.copy(from[i].tensor, to[i].tensor);
+      ops::copy(from[i].tensor, to[i].tensor);
     }
     after.steps(6, 10);
     CHECK(bits_of(after.parameters.values()) == bits_of(whole.parameters.values()));
@@ -423,14 +422,13 @@ TEST_CASE("an elementwise optimizer says the same about slices as about the whol
     Tensor value(bank.value.shape()), direction(bank.value.shape());
     State state;
     for (const StateShape& s : use.optimizer->state(bank)) state[s.name] = Tensor::zeros(s.shape);
-    const Engine& e = engine(Device::cpu);
-    e.copy(bank.value, value);
+    ops::copy(bank.value, value);
     double lr = use.optimizer->learning_rate;
     for (int64_t step = 1; step <= 3; step++) {
       t.steps(step, step);
       Tensor number = Tensor::of({double(step)}, {1}, DType::f64), none;
       use.optimizer->direction({bank, bank.gradient, value, state, number, lr, 0.1}, direction);
-      e.descend(lr, 0.1, false, direction, value, none);
+      ops::apply_update(lr, 0.1, false, direction, value, none);
     }
     CHECK(bits_of(bank.value) == bits_of(value));
   });
@@ -442,7 +440,7 @@ TEST_CASE("the bf16 shadow follows every update") {
     t.steps(1, 2);
     for (const Bank& bank : t.parameters.banks()) {
       Tensor rounded(bank.value.shape(), DType::bf16);
-      engine(Device::cpu).copy(bank.value, rounded);
+      ops::copy(bank.value, rounded);
       CHECK(bits_of(bank.shadow) == bits_of(rounded));
     }
   });

@@ -6,13 +6,13 @@
 
 #include "optim/orthogonalizers.h"
 #include "optim/svd.h"
+#include "tensor/backend.h"
+#include "tensor/ops.h"
 #include "tests/optim/training.h"
 
 using namespace murmur;
 
 namespace {
-
-const Engine& e = cpu_engine();
 
 template <class Test>
 void for_each_method(Test test) {
@@ -24,13 +24,13 @@ void for_each_method(Test test) {
 
 Tensor as(DType dtype, const Tensor& x) {
   Tensor y(x.shape(), dtype);
-  e.copy(x, y);
+  ops::copy(x, y);
   return y;
 }
 
 Tensor random(Shape shape, uint64_t stream, double deviation = 1) {
   Tensor x(shape, DType::f64);
-  e.random_normal(11, stream, 0, deviation, x);
+  ops::random_normal(11, stream, 0, deviation, x);
   return x;
 }
 
@@ -55,13 +55,13 @@ Tensor transposed(const Tensor& x) {
 
 Tensor times(const Tensor& a, const Tensor& b) {
   Tensor c({a.shape()[0], a.shape()[1], b.shape()[2]}, DType::f64);
-  e.matmul(a, b, {c}, {});
+  ops::matmul(a, b, {c}, {});
   return c;
 }
 
 Tensor random_rotation(int64_t n, uint64_t stream) {
   Tensor q({1, n, n}, DType::f64);
-  e.orthonormal_columns(random({1, n, n}, stream), q);
+  ops::orthonormal_columns(random({1, n, n}, stream), q);
   return q;
 }
 
@@ -192,7 +192,7 @@ TEST_CASE("the exact polar factor: of what there is, and nothing else") {
   }
   // Root mean square 1 / sqrt(the longer side) at full rank.
   Tensor y = orthogonal(random({1, 9, 4}, 3), {.method = "exact"}), s({1}, DType::f64);
-  e.sum_of_squares(y, s);
+  ops::sum_of_squares(y, s);
   CHECK(std::sqrt(item(s) / 36) == doctest::Approx(1 / std::sqrt(9.0)).epsilon(1e-12));
 }
 
@@ -285,11 +285,11 @@ TEST_CASE("rotating, transposing, negating, scaling: before or after is the same
                        times(times(left, y), right)) < 1e-10);
     CHECK(difference(orthogonal(transposed(x), how), transposed(y)) < 1e-12);
     Tensor negative(x.shape(), DType::f64), large(x.shape(), DType::f64);
-    e.scale(-1, x, {negative});
-    e.scale(1000, x, {large});
-    e.scale(-1, y, {y});
+    ops::scale(-1, x, {negative});
+    ops::scale(1000, x, {large});
+    ops::scale(-1, y, {y});
     CHECK(difference(orthogonal(negative, how), y) < 1e-12);
-    e.scale(-1, y, {y});
+    ops::scale(-1, y, {y});
     CHECK(difference(orthogonal(large, how), y) < 1e-4);  // eps counts a little
     CHECK(difference(orthogonal(x, how, 0.25), orthogonal(x, how)) > 0.1);
   });
@@ -357,7 +357,7 @@ TEST_CASE("rank one, huge and tiny matrices, in every type and form, wide and ta
             CAPTURE(exponent);
             double size = std::ldexp(1, exponent);
             Tensor scaled(one.shape(), DType::f64);
-            e.scale(size, one, {scaled});
+            ops::scale(size, one, {scaled});
             double got = along(orthogonal(as(dtype, scaled), how));
             if (size > 1) CHECK(got == doctest::Approx(expected).epsilon(half ? 0.5 : 0.05));
             if (method.steps == 0 && size >= 1e-37) CHECK(got == doctest::Approx(1).epsilon(0.01));
@@ -404,9 +404,9 @@ TEST_CASE(
       const Quintic& p = method.polynomial(step);
       Tensor a = times(scaled, transposed(scaled)), aa = times(a, a), next = times(a, scaled);
       Tensor far = times(aa, scaled);
-      e.scale(p.b, next, {next});
-      e.scale(p.c, far, {next, true});
-      e.scale(p.a, scaled, {next, true});
+      ops::scale(p.b, next, {next});
+      ops::scale(p.c, far, {next, true});
+      ops::scale(p.a, scaled, {next, true});
       scaled = next;
     }
     Tensor got = tall ? transposed(orthogonal(transposed(x), {.method = "aol"}))
@@ -420,7 +420,7 @@ TEST_CASE("auto is never bf16 for methods that do not bear it, the exact one amo
     Orthogonalization how{.method = method.name};
     for (DType dtype : {DType::f32, DType::f64}) {
       DType chosen = how.type(Tensor({1, 2, 2}, dtype));
-      bool half = dtype == DType::f32 && e.fast_bf16() && !method.wants_fp32;
+      bool half = dtype == DType::f32 && backend(Device::cpu).fast_bf16() && !method.wants_fp32;
       CHECK((chosen == DType::bf16) == half);
       if (method.steps == 0) CHECK(chosen == dtype);
     }
@@ -437,7 +437,7 @@ TEST_CASE("what is no bank, and what is on no list, is refused") {
 TEST_CASE("orthonormal columns span what the columns spanned, in order; what depends is replaced") {
   for (auto [m, n] : {std::pair<int64_t, int64_t>{7, 4}, {6, 6}, {9, 1}}) {
     Tensor x = random({2, m, n}, 19), q(x.shape(), DType::f64);
-    e.orthonormal_columns(x, q);
+    ops::orthonormal_columns(x, q);
     Tensor gram = times(transposed(q), q), triangle = times(transposed(q), x);
     Tensor again = times(q, triangle);
     CHECK(difference(again, x) < 1e-12);
@@ -456,12 +456,12 @@ TEST_CASE("orthonormal columns span what the columns spanned, in order; what dep
       Tensor::of({1, 1, 0, 1, 2, 2, 0, 2, 3, 3, 0, 3 + 1e-9, 4, 4, 0, 4}, {1, 4, 4}, DType::f64);
   for (const Tensor& bank : {x, Tensor::zeros({1, 4, 4}, DType::f64)}) {
     Tensor q(bank.shape(), DType::f64);
-    e.orthonormal_columns(bank, q);
+    ops::orthonormal_columns(bank, q);
     Tensor gram = times(transposed(q), q);
     CHECK(distance(gram, {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}) < 1e-12);
   }
   Tensor wide({1, 3, 4}), q(wide.shape());
-  CHECK_THROWS_AS(e.orthonormal_columns(wide, q), Error);
+  CHECK_THROWS_AS(ops::orthonormal_columns(wide, q), Error);
 }
 
 TEST_CASE("eigenvectors diagonalise, largest first, and complete the basis of a singular matrix") {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "nn/model.h"
+#include "tensor/ops.h"
 #include "tests/optim/training.h"
 
 using namespace murmur;
@@ -26,13 +27,12 @@ std::vector<double> scores_of(Model& model) {
 }  // namespace
 
 TEST_CASE("the largest scores are those of the causal products, over batches and passes") {
-  const Engine& e = cpu_engine();
   for (auto [batch, time, heads, size] :
        {std::tuple<int64_t, int64_t, int64_t, int64_t>{1, 1, 1, 3},
         {2, 70, 3, 5},
         {3, 33, 2, 16}}) {
     Tensor qkv({batch, time, 3 * heads * size}, DType::f64), y({heads}, DType::f64);
-    e.random_normal(1, 2, 0, 1, qkv);
+    ops::random_normal(1, 2, 0, 1, qkv);
     std::vector<double> expected(size_t(heads), -1e300), all = to_vector(qkv);
     auto at = [&](int64_t b, int64_t t, int64_t part, int64_t h, int64_t d) {
       return all[size_t((b * time + t) * 3 * heads * size + (part * heads + h) * size + d)];
@@ -48,11 +48,11 @@ TEST_CASE("the largest scores are those of the causal products, over batches and
         }
       }
     }
-    e.fill(y, -INFINITY);
-    e.largest_scores(heads, qkv, y);
+    ops::fill(y, -INFINITY);
+    ops::largest_scores(heads, qkv, y);
     CHECK(distance(y, expected) < 1e-12);
-    e.fill(y, 1e9);  // what was there before counts
-    e.largest_scores(heads, qkv, y);
+    ops::fill(y, 1e9);  // what was there before counts
+    ops::largest_scores(heads, qkv, y);
     CHECK(distance(y, std::vector<double>(size_t(heads), 1e9)) == 0);
   }
 }
@@ -62,9 +62,9 @@ TEST_CASE("scores above the limit come down to it, those below stay, weights and
   Parameters& p = model.parameters;
   for (const char* name : {"h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias"}) {
     Tensor value = p.value(p.find(name));  // the second head's queries, large
-    cpu_engine().random_normal(1, stream_of(name), 0, 0.5, value);
+    ops::random_normal(1, stream_of(name), 0, 0.5, value);
     Tensor loud = value.view({6, value.numel() / 6}).slice(1, 2);
-    cpu_engine().scale(20, loud, {loud});
+    ops::scale(20, loud, {loud});
   }
   CHECK(!p.find("h.0.attn.c_attn.weight").largest_scores);  // nobody asked
   p.watch_scores();
@@ -117,7 +117,7 @@ TEST_CASE("an optimizer with a limit keeps it in training, in every type, and ot
       for (const Bank& bank : p.banks()) {
         if (!bank.shadow) continue;
         Tensor rounded(bank.value.shape(), DType::bf16);
-        cpu_engine().copy(bank.value, rounded);
+        ops::copy(bank.value, rounded);
         CHECK(bits_of(bank.shadow) == bits_of(rounded));
       }
     }

@@ -1,5 +1,6 @@
 // tests/optim/row_blocks_test.cpp - packed queries, keys and values, shown to an optimizer as
 // several matrices, are to it what separate parameters are.
+#include "tensor/ops.h"
 #include "tests/optim/training.h"
 
 using namespace murmur;
@@ -17,7 +18,7 @@ void declare_packed(Parameters& p) {
 }
 
 void copy_rows(const Tensor& from, int64_t begin, int64_t rows, Tensor to) {
-  cpu_engine().copy(from.slice(begin, begin + rows), to);
+  ops::copy(from.slice(begin, begin + rows), to);
 }
 
 }  // namespace
@@ -57,7 +58,7 @@ TEST_CASE("row blocks are separate parameters, to the bit") {
             4 * use.optimizer->state(packed.banks()[0]).size());  // one per parameter all the same
       for (int64_t step = 1; step <= 3; step++) {
         Tensor& g = packed.gradients();
-        cpu_engine().random_normal(uint64_t(step), 1, 0, 1, g);
+        ops::random_normal(uint64_t(step), 1, 0, 1, g);
         each_block([&](const Parameter& whole, int64_t row, const Parameter& block) {
           copy_rows(packed.gradient(whole), row, rows, apart.gradient(block));
         });

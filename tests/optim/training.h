@@ -12,6 +12,7 @@
 
 #include "optim/registry.h"
 #include "optim/update.h"
+#include "tensor/ops.h"
 
 namespace murmur {
 
@@ -57,11 +58,10 @@ struct Training {
   void random_gradients(int64_t step, double size = 1) {
     for (const Parameter& p : parameters.all()) {
       Tensor g = parameters.gradient(p);
-      engine(Device::cpu)
-          .random_normal(uint64_t(step), std::hash<std::string>()(p.name), 0, size, g);
+      ops::random_normal(uint64_t(step), std::hash<std::string>()(p.name), 0, size, g);
     }
   }
-  void zero_gradients() { engine(Device::cpu).fill(parameters.gradients(), 0); }
+  void zero_gradients() { ops::fill(parameters.gradients(), 0); }
   void steps(int64_t first, int64_t last) {
     for (int64_t step = first; step <= last; step++) {
       random_gradients(step);

@@ -2,6 +2,7 @@
 // settings, clipping.
 #include "optim/scale.h"
 #include "optim/schedule.h"
+#include "tensor/ops.h"
 #include "tests/optim/training.h"
 
 using namespace murmur;
@@ -289,7 +290,7 @@ TEST_CASE("evaluation weights are there while they are asked for, and training n
           for (const Bank& bank : watched.parameters.banks()) {
             if (!bank.shadow) continue;
             Tensor rounded(bank.value.shape(), DType::bf16);
-            cpu_engine().copy(bank.value, rounded);
+            ops::copy(bank.value, rounded);
             CHECK(bits_of(bank.shadow) == bits_of(rounded));
           }
         });

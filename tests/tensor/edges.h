@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 #include "tensor/scalar.h"
 
 namespace murmur {
@@ -21,14 +21,13 @@ inline size_t count_nan(const Tensor& x) {
 }
 
 inline void check_engine_edges(Device device) {
-  const Engine& e = engine(device);
   auto tensor = [=](const std::vector<double>& values, Shape shape, DType dtype = DType::f32) {
     return to(device, Tensor::of(values, shape, dtype));
   };
   auto empty = [=](Shape shape, DType dtype = DType::f32) { return Tensor(shape, dtype, device); };
   auto random = [=](Shape shape) {
     Tensor x(shape, DType::f32, device);
-    engine(device).random_normal(3, 0, 0, 1, x);
+    ops::random_normal(3, 0, 0, 1, x);
     return x;
   };
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -37,19 +36,19 @@ inline void check_engine_edges(Device device) {
   std::vector<double> packed = to_vector(random({1, 3, 24}));
   packed[24 + 8 + 5] = NAN;
   Tensor top = tensor({-kInfinity, -kInfinity}, {2});
-  e.largest_scores(2, tensor(packed, {1, 3, 24}), top);
+  ops::largest_scores(2, tensor(packed, {1, 3, 24}), top);
   CHECK(std::isfinite(to_vector(top)[0]));
   CHECK(std::isnan(to_vector(top)[1]));
   top = tensor({NAN, 1}, {2});
-  e.largest_scores(2, random({1, 3, 24}), top);
+  ops::largest_scores(2, random({1, 3, 24}), top);
   CHECK(count_nan(top) == 1);
 
   // a minimum
   for (bool exactly : {false, true}) {
     Tensor factor = empty({1}, DType::f64);
-    e.clip_factor(tensor({NAN}, {1}, DType::f64), 1, exactly, factor);
+    ops::clip_factor(tensor({NAN}, {1}, DType::f64), 1, exactly, factor);
     CHECK(std::isnan(item(factor)));
-    e.clip_factor(tensor({kInfinity}, {1}, DType::f64), 1, exactly, factor);
+    ops::clip_factor(tensor({kInfinity}, {1}, DType::f64), 1, exactly, factor);
     CHECK(item(factor) == 0);
   }
 
@@ -62,23 +61,23 @@ inline void check_engine_edges(Device device) {
       return tensor(values, shape);
     };
     Tensor x = with_odd({2, 5, 3}), one = empty({1}, DType::f64);
-    e.sum(1, x, one);
+    ops::sum(1, x, one);
     CHECK(!std::isfinite(item(one)));
-    e.sum_of_squares(x, one);
+    ops::sum_of_squares(x, one);
     CHECK(!std::isfinite(item(one)));
     Tensor columns = empty({3}), factors = empty({2}), squared = empty({2});
-    e.sum_rows(x.view({10, 3}), {columns});
+    ops::sum_rows(x.view({10, 3}), {columns});
     CHECK(!std::isfinite(to_vector(columns)[0]));
-    e.normalizers(x, 1e-8, factors, squared);
-    e.scale({1, factors}, x, {x});
+    ops::normalizers(x, 1e-8, factors, squared);
+    ops::scale({1, factors}, x, {x});
     CHECK(count_nan(x) > 0);
     CHECK(count_nan(x.slice(0, 1)) == 0);
     Tensor basis = empty({1, 5, 3});
-    e.orthonormal_columns(with_odd({1, 5, 3}), basis);  // the odd one is in column 1
+    ops::orthonormal_columns(with_odd({1, 5, 3}), basis);  // the odd one is in column 1
     CHECK(count_nan(basis) == 10);
     Tensor q = empty({packed_words(130)}, DType::i32), y = empty({130});
-    e.quantize(with_odd({130}), q);  // in the second block of 64
-    e.dequantize(q, y);
+    ops::quantize(with_odd({130}), q);  // in the second block of 64
+    ops::dequantize(q, y);
     CHECK(count_nan(y) == 64);
   }
 
@@ -87,15 +86,15 @@ inline void check_engine_edges(Device device) {
          d = empty({3}), none;
   for (bool cautious : {false, true}) {
     Tensor w = tensor({1, 1, 1}, {3});
-    e.descend(0.1, 0.1, cautious, g, w, none);
+    ops::apply_update(0.1, 0.1, cautious, g, w, none);
     CHECK(count_nan(w) == 1);
   }
-  e.momentum(g, m, d, 0.9, 0.1, 0.9, 0.1);
+  ops::momentum(g, m, d, 0.9, 0.1, 0.9, 0.1);
   CHECK(count_nan(d) == 1);
-  e.adam(g, m, v, d, 0.9, 0.99, 1e-8, tensor({1}, {1}, DType::f64));
+  ops::adam(g, m, v, d, 0.9, 0.99, 1e-8, tensor({1}, {1}, DType::f64));
   CHECK(count_nan(d) == 1);
   CHECK(count_nan(v) == 1);
-  e.lerp(0.5, g, d);
+  ops::lerp(0.5, g, d);
   CHECK(count_nan(d) == 1);
 
   // NaN of every kind as bf16: rounding up must not carry it into another number
@@ -104,7 +103,7 @@ inline void check_engine_edges(Device device) {
     kinds.push_back(bit_cast<float>(bits));
   Tensor all({int64_t(kinds.size())}, DType::f32), rounded = empty(all.shape(), DType::bf16);
   std::copy(kinds.begin(), kinds.end(), all.data<float>());
-  e.copy(to(device, all), rounded);
+  ops::copy(to(device, all), rounded);
   CHECK(count_nan(rounded) == kinds.size());
 
   // losses of logits that share an offset, near the end of fp32, too
@@ -112,20 +111,20 @@ inline void check_engine_edges(Device device) {
   for (double offset : {0.0, 1e4, -1e4, 1e6}) {
     CAPTURE(offset);
     Tensor logits = tensor({offset, offset + 1, offset - 2, offset + 3}, {1, 4}), loss = empty({1});
-    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
+    ops::cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
     CHECK(item(loss) == doctest::Approx(want).epsilon(1e-6));
   }
   for (double all_of_them : {3e38, -3e38}) {
     CAPTURE(all_of_them);
     Tensor logits = tensor(std::vector<double>(4, all_of_them), {1, 4}), loss = empty({1});
-    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
+    ops::cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
     CHECK(item(loss) == doctest::Approx(std::log(4.0)).epsilon(1e-6));
     CHECK(to_vector(logits)[0] == 0.25);
   }
   // with -infinity for all there is no loss, with +infinity for one neither
   for (double first : {-kInfinity, kInfinity}) {
     Tensor logits = tensor({first, -kInfinity, -kInfinity, -kInfinity}, {1, 4}), loss = empty({1});
-    e.cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
+    ops::cross_entropy(logits, tensor({1}, {1}, DType::i32), loss, true, 4);
     CHECK(std::isnan(item(loss) - item(loss)));
     CHECK(count_nan(logits) > 0);
   }

@@ -21,6 +21,7 @@ inline long double log_of(long double x) { return std::log(x); }
 }  // namespace murmur
 
 #include "tensor/functor.h"
+#include "tensor/ops.h"
 #include "tests/tensor/edges.h"
 
 using namespace murmur;
@@ -84,16 +85,14 @@ const std::map<std::string, double> kExact = {
     {"sign", 0}, {"tanh", 6}, {"sigmoid", 3}, {"relu2", 0.5},  {"silu", 3},         {"gelu", 250},
 };
 
-const Engine& e = engine(Device::cpu);
-
 template <class Op>
 void check_unary(Unary op, const std::string& name) {
   const std::vector<double>& x = numbers();
   Shape shape{int64_t(x.size())};
   Tensor in = Tensor::of(x, shape), ones(shape), y(shape), slope(shape);
-  e.fill(ones, 1);
-  e.map(op, in, y);
-  e.map_backward(op, in, ones, {slope});
+  ops::fill(ones, 1);
+  ops::map(op, in, y);
+  ops::map_backward(op, in, ones, {slope});
   std::vector<double> values = to_vector(y), slopes = to_vector(slope);
   Worst value, lanes, derivative, slope_lanes;
   auto row = kExact.find(name);
@@ -194,10 +193,10 @@ TEST_CASE("every UNARY row has its limits at the infinities and keeps NaN, in ev
     for (DType dtype : {DType::f32, DType::f64, DType::bf16}) {
       Tensor x = Tensor::of({INFINITY, -INFINITY, NAN}, {3}, dtype), ones({3}, dtype),
              y({3}, dtype);
-      e.fill(ones, 1);
-      e.map(place, x, y);
+      ops::fill(ones, 1);
+      ops::map(place, x, y);
       std::vector<double> got = to_vector(y);
-      e.map_backward(place, x, ones, {y});
+      ops::map_backward(place, x, ones, {y});
       std::vector<double> got_slope = to_vector(y);
       for (size_t i : {0, 1}) {
         CAPTURE(i);

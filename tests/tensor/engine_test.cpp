@@ -1,7 +1,5 @@
 // tests/tensor/engine_test.cpp - the CPU engine against plain loops in double: odd sizes, strided
 // rows, every element type; and the promise that the number of threads never changes a bit.
-#include "tensor/engine.h"
-
 #include <doctest/doctest.h>
 #include <omp.h>
 
@@ -10,29 +8,28 @@
 #include <cstring>
 
 #include "tensor/cpu/parallel.h"
+#include "tensor/ops.h"
 #include "tensor/ops/philox.h"
 
 using namespace murmur;
 
 namespace {
 
-const Engine& e = engine(Device::cpu);
-
 Tensor random(Shape shape, uint64_t stream, DType dtype = DType::f32, double low = -1,
               double high = 1) {
   Tensor x(shape, dtype);
-  e.random_uniform(3, stream, low, high, x);
+  ops::random_uniform(3, stream, low, high, x);
   return x;
 }
 
 double sum_of(const Tensor& x) {
   Tensor s({1}, DType::f64);
-  e.sum(1, x, s);
+  ops::sum(1, x, s);
   return item(s);
 }
 double squares_of(const Tensor& x) {
   Tensor s({1}, DType::f64);
-  e.sum_of_squares(x, s);
+  ops::sum_of_squares(x, s);
   return item(s);
 }
 
@@ -92,8 +89,8 @@ TEST_CASE("matmul: every transposition, type, accumulation, bias; odd and degene
             out = (accumulate ? out : 0) + 0.5 * sum + vbias[size_t(j)];
           }
         }
-        e.matmul(a, b, {c, accumulate},
-                 {.transpose_a = ta, .transpose_b = tb, .alpha = 0.5, .bias = bias});
+        ops::matmul(a, b, {c, accumulate},
+                    {.transpose_a = ta, .transpose_b = tb, .alpha = 0.5, .bias = bias});
         check_close(to_vector(c), expected, tolerance(dtype) * 4);
       }
     }
@@ -103,13 +100,13 @@ TEST_CASE("matmul: every transposition, type, accumulation, bias; odd and degene
 TEST_CASE("matmul: strided rows equal copies, empty inner dimension gives zero") {
   Tensor wide = random({20, 90}, 2), right = random({30, 10}, 3), narrow({20, 30}), y({20, 10}),
          z({20, 10});
-  e.copy(wide.columns(30, 60), narrow);
-  e.matmul(wide.columns(30, 60), right, {y}, {});
-  e.matmul(narrow, right, {z}, {});
+  ops::copy(wide.columns(30, 60), narrow);
+  ops::matmul(wide.columns(30, 60), right, {y}, {});
+  ops::matmul(narrow, right, {z}, {});
   CHECK(to_vector(y) == to_vector(z));
-  e.matmul(Tensor({4, 0}), Tensor({0, 5}), {y = random({4, 5}, 4)}, {});
+  ops::matmul(Tensor({4, 0}), Tensor({0, 5}), {y = random({4, 5}, 4)}, {});
   CHECK(to_vector(y) == std::vector<double>(20, 0.0));
-  CHECK_THROWS_WITH(e.matmul(Tensor({4, 8}), Tensor({6, 2}), {y}, {}),
+  CHECK_THROWS_WITH(ops::matmul(Tensor({4, 8}), Tensor({6, 2}), {y}, {}),
                     doctest::Contains("fp32 (4, 8) cpu x fp32 (6, 2) cpu"));
 }
 
@@ -122,7 +119,7 @@ TEST_CASE(
       int64_t heads = 2, width = heads * size;
       Tensor qkv = random({2, time, 3 * width}, uint64_t(size), DType::f32, -2, 2),
              y({2, time, width}), lse({2, heads, time});
-      e.attention(heads, qkv, y, lse);
+      ops::attention(heads, qkv, y, lse);
       std::vector<double> x = to_vector(qkv), expected(size_t(2 * time * width));
       for (int64_t b = 0; b < 2; b++) {
         for (int64_t h = 0; h < heads; h++) {
@@ -154,13 +151,13 @@ TEST_CASE(
 TEST_CASE("elementwise ops on strided rows equal the same on copies") {
   Tensor wide = random({5, 40}, 0, DType::f32, 0.5, 1.5), a = wide.columns(3, 20), copy(a.shape()),
          y(a.shape()), z(a.shape());
-  e.copy(a, copy);
-  e.map(Unary::gelu, a, y);
-  e.map(Unary::gelu, copy, z);
+  ops::copy(a, copy);
+  ops::map(Unary::gelu, a, y);
+  ops::map(Unary::gelu, copy, z);
   CHECK(to_vector(y) == to_vector(z));
   Tensor other = random({5, 17}, 1, DType::f32, 0.5, 1.5);
-  e.zip(Binary::div, a, other, y);
-  e.zip(Binary::div, copy, other, z);
+  ops::zip(Binary::div, a, other, y);
+  ops::zip(Binary::div, copy, other, z);
   CHECK(to_vector(y) == to_vector(z));
   CHECK(sum_of(a) == doctest::Approx(sum_of(copy)));
 }
@@ -173,12 +170,12 @@ TEST_CASE(
   CHECK(zero.x[2] == 0xbc57ac4cu);
   CHECK(zero.x[3] == 0x9b00dbd8u);
   Tensor a({100001}), b({50}), n({100001});
-  e.random_uniform(5, 9, 0, 1, a);
-  e.random_uniform(5, 9, 0, 1, b);
+  ops::random_uniform(5, 9, 0, 1, a);
+  ops::random_uniform(5, 9, 0, 1, b);
   CHECK(to_vector(a.slice(0, 50)) == to_vector(b));
-  e.random_uniform(5, 10, 0, 1, b);
+  ops::random_uniform(5, 10, 0, 1, b);
   CHECK(to_vector(a.slice(0, 50)) != to_vector(b));
-  e.random_normal(5, 9, 1, 2, n);
+  ops::random_normal(5, 9, 1, 2, n);
   CHECK(sum_of(n) / 100001 == doctest::Approx(1).epsilon(0.02));
   CHECK(squares_of(n) / 100001 == doctest::Approx(5).epsilon(0.03));
 }
@@ -212,13 +209,13 @@ TEST_CASE("matmul: the same bits on any number of threads, alone and in any bank
         auto last_of = [&](int64_t count, int threads) {
           omp_set_num_threads(threads);
           Tensor c({count, s.m, s.n}, dtype);
-          e.matmul(a.slice(12 - count, 12), b.slice(12 - count, 12), {c}, form);
+          ops::matmul(a.slice(12 - count, 12), b.slice(12 - count, 12), {c}, form);
           return c.slice(count - 1, count);
         };
         omp_set_num_threads(1);
         Tensor alone({s.m, s.n}, dtype);
-        e.matmul(a.slice(11, 12).view({a.shape()[1], a.shape()[2]}),
-                 b.slice(11, 12).view({b.shape()[1], b.shape()[2]}), {alone}, form);
+        ops::matmul(a.slice(11, 12).view({a.shape()[1], a.shape()[2]}),
+                    b.slice(11, 12).view({b.shape()[1], b.shape()[2]}), {alone}, form);
         for (int64_t count : {1, 2, 4, 12}) {
           CAPTURE(count);
           for (int threads : count == 1 ? std::vector{1, 2, 3, 5, 8, 16} : std::vector{1, 5}) {
@@ -242,19 +239,19 @@ TEST_CASE("one thread and many give the same bits") {
                                                     a({3, 70, 32}, dtype);
       Tensor lse({3, 2, 70}), d({3, 70, 96}, dtype), bias({130}), stats({210, 2}),
           norm({3, 70, 96}, dtype), none, gain({96});
-      e.fill(gain, 1.5);
-      e.matmul(x, w, {y}, {.transpose_b = true});
-      e.matmul(dy, x.view({210, 96}), {dw}, {.transpose_a = true});
-      e.attention(2, qkv, a, lse);
-      e.attention_backward(2, qkv, a, lse, a, {d});
-      e.sum_rows(dy, {bias});
-      e.norm(Norm::layer, x, {}, gain, {}, none, norm, stats);
+      ops::fill(gain, 1.5);
+      ops::matmul(x, w, {y}, {.transpose_b = true});
+      ops::matmul(dy, x.view({210, 96}), {dw}, {.transpose_a = true});
+      ops::attention(2, qkv, a, lse);
+      ops::attention_backward(2, qkv, a, lse, a, {d});
+      ops::sum_rows(dy, {bias});
+      ops::norm(Norm::layer, x, {}, gain, {}, none, norm, stats);
       for (const Tensor& t : {y, dw, a, lse, d, bias, norm}) results.push_back(t);
       results.push_back(Tensor::of({sum_of(x), squares_of(dy)}, {2}, DType::f64));
     }
     Tensor big_a = random({1000, 300}, 5), big_b = random({1000, 200}, 6), product({300, 200});
-    e.matmul(big_a, big_b, {product},
-             {.transpose_a = true});  // a weight gradient: long inner dimension
+    ops::matmul(big_a, big_b, {product},
+                {.transpose_a = true});  // a weight gradient: long inner dimension
     results.push_back(product);
     return results;
   };

@@ -12,13 +12,11 @@
 #include <vector>
 
 #include "tensor/check.h"
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 using namespace murmur;
 
 namespace {
-
-const Engine& e = engine(Device::cpu);
 
 // The kernel of all products while it lives.
 struct Forced {
@@ -43,7 +41,7 @@ struct Forced {
 
 Tensor random(Shape shape, uint64_t stream, DType dtype = DType::bf16) {
   Tensor x(shape, dtype);
-  e.random_uniform(7, stream, -1, 1, x);
+  ops::random_uniform(7, stream, -1, 1, x);
   return x;
 }
 
@@ -109,7 +107,7 @@ void check_product(int64_t m, int64_t n, int64_t k, bool ta, bool tb, Types type
   Tensor a = random(ta ? Shape{k, m} : Shape{m, k}, 0, types.in);
   Tensor b = random(tb ? Shape{n, k} : Shape{k, n}, 1, types.in);
   Tensor c({m, n}, types.out);
-  e.matmul(a, b, {c}, {.transpose_a = ta, .transpose_b = tb});
+  ops::matmul(a, b, {c}, {.transpose_a = ta, .transpose_b = tb});
   check_close(c, product(a, ta, b, tb), k);
 }
 
@@ -157,7 +155,7 @@ EACH_KERNEL("gemm: strided sides and results, factors, addends, bias, activation
              bias = random({n}, 4, DType::f32), factors = random({kCount}, 5, DType::f32),
              at = random({kCount, m, n}, 6, types.out), activated({kCount, m, n}, types.out),
              sums = random({k}, 7, DType::f32);
-      if (alpha == 1) e.fill(factors, 1);
+      if (alpha == 1) ops::fill(factors, 1);
       std::vector<double> before = to_vector(c), added = to_vector(plus), columns = to_vector(bias),
                           factor = to_vector(factors), rows = to_vector(a), expected,
                           expected_sums = to_vector(sums);
@@ -180,19 +178,19 @@ EACH_KERNEL("gemm: strided sides and results, factors, addends, bias, activation
                      .add_to_sums = true,
                      .op = Unary::gelu};
       (with_slope ? how.slope_at : how.activated) = with_slope ? at : activated;
-      e.matmul(a, b, {c, accumulate}, how);
+      ops::matmul(a, b, {c, accumulate}, how);
       check_close(sums, expected_sums, 4 * m * kCount);
       Tensor copy({kCount, m, n}, types.out), again({kCount, m, n}, types.out);
       if (with_slope) {
-        e.fill(again, 1);
-        e.map_backward(Unary::gelu, at, again, {copy});
+        ops::fill(again, 1);
+        ops::map_backward(Unary::gelu, at, again, {copy});
         std::vector<double> slopes = to_vector(copy);
         for (size_t i = 0; i < expected.size(); i++) expected[i] *= slopes[i];
         if (types.out == DType::f32) check_close(c, expected, 4 * k);
       } else {
         check_close(c, expected, 4 * k);
-        e.copy(c, copy);
-        e.map(Unary::gelu, copy, again);
+        ops::copy(c, copy);
+        ops::map(Unary::gelu, copy, again);
         CHECK(same_bits(again, activated));
       }
     }
@@ -202,7 +200,7 @@ EACH_KERNEL("gemm: strided sides and results, factors, addends, bias, activation
 EACH_KERNEL("gemm: an empty inner dimension leaves what is added") {
   for (DType dtype : {DType::f32, DType::bf16}) {
     Tensor plus = random({20, 30}, 0, dtype), c({20, 30}, dtype);
-    e.matmul(Tensor({20, 0}, dtype), Tensor({0, 30}, dtype), {c}, {.plus = plus});
+    ops::matmul(Tensor({20, 0}, dtype), Tensor({0, 30}, dtype), {c}, {.plus = plus});
     CHECK(same_bits(c, plus));
   }
 }
@@ -216,8 +214,8 @@ EACH_KERNEL("gemm: fp32 sides of a bf16 product are rounded as bf16 tensors are"
            b = random(right_rows ? Shape{n, k} : Shape{k, n}, 1, DType::f32),
            a16(a.shape(), DType::bf16), b16(b.shape(), DType::bf16);
     a.data<float>()[7] = NAN;  // its payload must not be rounded up to another number
-    e.copy(a, a16);
-    e.copy(b, b16);
+    ops::copy(a, a16);
+    ops::copy(b, b16);
     auto sums_of = [&](const Tensor& x, const Tensor& y) {
       auto side = [](const Tensor& t, bool rows) {
         return GemmSide{t.raw(), t.cols(), rows, t.dtype() == DType::bf16};
@@ -255,9 +253,9 @@ void check_symmetric(DType dtype) {
         Tensor x = random(tall ? Shape{2, inner, side} : Shape{2, side, inner}, 0, dtype);
         Tensor whole({2, side, side}, dtype), half({2, side, side}, dtype);
         MatmulForm form{.transpose_a = tall, .transpose_b = !tall, .alpha = 0.01};
-        e.matmul(x, x, {whole}, form);
+        ops::matmul(x, x, {whole}, form);
         form.symmetric = true;
-        e.matmul(x, x, {half}, form);
+        ops::matmul(x, x, {half}, form);
         CHECK(same_bits(whole, half));
         std::vector<double> a = to_vector(half);
         bool symmetric = true;
@@ -283,8 +281,9 @@ EACH_KERNEL("gemm: the polynomial of a symmetric matrix, added to itself") {
   constexpr int64_t side = 200;
   Tensor x = random({2, side, 60}, 0), gram({2, side, side}, DType::bf16),
          poly = Tensor(gram.shape(), DType::bf16);
-  e.matmul(x, x, {gram}, {.transpose_b = true, .alpha = 0.02, .symmetric = true});
-  e.matmul(gram, gram, {poly}, {.alpha = 2.0315, .plus = gram, .beta = -4.775, .symmetric = true});
+  ops::matmul(x, x, {gram}, {.transpose_b = true, .alpha = 0.02, .symmetric = true});
+  ops::matmul(gram, gram, {poly},
+              {.alpha = 2.0315, .plus = gram, .beta = -4.775, .symmetric = true});
   for (int64_t matrix = 0; matrix < 2; matrix++) {
     Tensor g = gram.slice(matrix, matrix + 1);
     std::vector<double> expected = product(g, false, g, false), added = to_vector(g);
@@ -301,9 +300,9 @@ std::vector<Tensor> some_products() {
     Tensor x = random({3, 130, 400}, 0, dtype), gram({3, 130, 130}, dtype),
            next({3, 130, 400}, dtype);
     Tensor a = random({500, 1700}, 1, dtype), b = random({1700, 700}, 2, dtype), c({500, 700});
-    e.matmul(x, x, {gram}, {.transpose_b = true, .alpha = 0.02, .symmetric = true});
-    e.matmul(gram, x, {next}, {.plus = x, .beta = 3});
-    e.matmul(a, b, {c}, {});
+    ops::matmul(x, x, {gram}, {.transpose_b = true, .alpha = 0.02, .symmetric = true});
+    ops::matmul(gram, x, {next}, {.plus = x, .beta = 3});
+    ops::matmul(a, b, {c}, {});
     results.insert(results.end(), {gram, next, c});
   }
   return results;
@@ -348,7 +347,7 @@ EACH_KERNEL("gemm: NaN and infinity reach their row or column and nothing else")
       };
       put(a, ta ? 32 * m + 17 : 17 * k + 32, NAN);
       put(b, tb ? 49 * k + 5 : 5 * n + 49, INFINITY);
-      e.matmul(a, b, {c}, {.transpose_a = ta, .transpose_b = tb});
+      ops::matmul(a, b, {c}, {.transpose_a = ta, .transpose_b = tb});
       std::vector<double> values = to_vector(c);
       size_t wrong = 0;
       for (int64_t i = 0; i < m; i++) {

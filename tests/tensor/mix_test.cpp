@@ -8,25 +8,23 @@
 #include <cstring>
 #include <limits>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 #include "tensor/ops/quantize.h"
 
 using namespace murmur;
 
 namespace {
 
-const Engine& e = engine(Device::cpu);
-
 Tensor random(int64_t n, uint64_t stream, DType dtype = DType::f32, double deviation = 1) {
   Tensor wide({n}, DType::f64), x({n}, dtype);
-  e.random_normal(11, stream, 0, deviation, wide);
-  e.copy(wide, x);
+  ops::random_normal(11, stream, 0, deviation, wide);
+  ops::copy(wide, x);
   return x;
 }
 
 Tensor copy_of(const Tensor& x, DType dtype) {
   Tensor y(x.shape(), dtype);
-  e.copy(x, y);
+  ops::copy(x, y);
   return y;
 }
 Tensor copy_of(const Tensor& x) { return copy_of(x, x.dtype()); }
@@ -53,15 +51,15 @@ Exchange exchange(const Tensor& x, DType wire, int64_t neighbours) {
 
 Tensor mixed(const Tensor& x, const Exchange& sent) {
   Tensor y(x.shape(), x.dtype());
-  e.fill(y, NAN);
-  e.mix(x, sent.own, sent.theirs, sent.weights, y);
+  ops::fill(y, NAN);
+  ops::mix(x, sent.own, sent.theirs, sent.weights, y);
   return y;
 }
 
 Tensor through_bytes(const Tensor& x) {
   Tensor packed({packed_words(x.numel())}, DType::i32), y(x.shape(), DType::f32);
-  e.quantize(x, packed);
-  e.dequantize(packed, y);
+  ops::quantize(x, packed);
+  ops::dequantize(packed, y);
   return y;
 }
 
@@ -183,7 +181,7 @@ TEST_CASE("mix in place, and of what is its own wire copy, gives the same bits")
     shared.own = x;
     Tensor expected = mixed(x, apart);
     CHECK(same_bits(mixed(x, shared), expected));
-    e.mix(x, shared.own, shared.theirs, shared.weights, x);
+    ops::mix(x, shared.own, shared.theirs, shared.weights, x);
     CHECK(same_bits(x, expected));
   }
 }
@@ -204,7 +202,7 @@ TEST_CASE("mix, quantize, dequantize: one thread and many give the same bits") {
   }
   Tensor x = random(100003, 2), packed({packed_words(100003)}, DType::i32);
   check_threads([&] {
-    e.quantize(x, packed);
+    ops::quantize(x, packed);
     return copy_of(packed);
   });
   check_threads([&] { return through_bytes(x); });
@@ -212,12 +210,12 @@ TEST_CASE("mix, quantize, dequantize: one thread and many give the same bits") {
 
 TEST_CASE("mix: what does not fit is refused") {
   Tensor x({4}), longer({5}), half({4}, DType::bf16), y({4});
-  CHECK_THROWS_WITH(e.mix(x, x, {x}, {0.5, 0.5}, y), "mix: 1 neighbours, 2 weights");
-  CHECK_THROWS_WITH(e.mix(x, longer, {longer}, {1}, y), doctest::Contains("fp32 (5) cpu"));
-  CHECK_THROWS_WITH(e.mix(x, x, {half}, {1}, y), doctest::Contains("bf16 (4) cpu"));
-  CHECK_THROWS_WITH(e.mix(half, half, {half}, {1}, half), doctest::Contains("fp32 or fp64"));
+  CHECK_THROWS_WITH(ops::mix(x, x, {x}, {0.5, 0.5}, y), "mix: 1 neighbours, 2 weights");
+  CHECK_THROWS_WITH(ops::mix(x, longer, {longer}, {1}, y), doctest::Contains("fp32 (5) cpu"));
+  CHECK_THROWS_WITH(ops::mix(x, x, {half}, {1}, y), doctest::Contains("bf16 (4) cpu"));
+  CHECK_THROWS_WITH(ops::mix(half, half, {half}, {1}, half), doctest::Contains("fp32 or fp64"));
   Tensor rows = Tensor({2, 4}).columns(0, 2), flat({2, 2});
-  CHECK_THROWS_WITH(e.mix(flat, rows, {}, {}, flat), doctest::Contains("lie apart"));
+  CHECK_THROWS_WITH(ops::mix(flat, rows, {}, {}, flat), doctest::Contains("lie apart"));
 }
 
 // ------------------------------------------------------------------------------------ bytes
@@ -246,7 +244,7 @@ TEST_CASE("whole numbers up to 127 come back as they were, in words known by han
   std::vector<double> numbers = {127, -127, 1, 0, -1, 2};
   Tensor x = Tensor::of(numbers, {6}), packed({packed_words(6)}, DType::i32);
   REQUIRE(packed.numel() == 3);
-  e.quantize(x, packed);
+  ops::quantize(x, packed);
   const int32_t* words = packed.data<int32_t>();
   CHECK(words[0] == 0x0001817f);
   CHECK(words[1] == 0x000002ff);  // two bytes are left
@@ -263,7 +261,7 @@ TEST_CASE("through a byte and back: half a scale of error at most, zeros exact")
         CAPTURE(n);
         Tensor x = random(n, 3, dtype, size);
         Tensor zeros = x.slice(0, n > 64 ? 64 : 0);
-        e.fill(zeros, 0);
+        ops::fill(zeros, 0);
         std::vector<double> before = to_vector(x), after = to_vector(through_bytes(x));
         for (int64_t begin = 0; begin < n; begin += kQuantizedBlock) {
           double largest = 0, worst = 0;
@@ -288,7 +286,7 @@ TEST_CASE("the words do not depend on what was in memory, nor on the element typ
     Tensor x = random(n, 4, DType::bf16), first, packed({packed_words(n)}, DType::i32);
     for (DType dtype : kWires) {
       std::memset(packed.raw(), first ? 0xff : 0x55, packed.bytes());
-      e.quantize(copy_of(x, dtype), packed);
+      ops::quantize(copy_of(x, dtype), packed);
       if (!first) first = copy_of(packed);
       CHECK(same_bits(packed, first));
     }
@@ -314,7 +312,7 @@ TEST_CASE("NaN and what is too large come back as NaN, with all of their block")
 TEST_CASE("packed tensors of another size or type are refused") {
   Tensor x({100}), packed({packed_words(100)}, DType::i32), floats({packed_words(100)});
   CHECK(packed_words(100) == 26);
-  CHECK_THROWS_WITH(e.quantize(x, floats), doctest::Contains("in 26 words"));
-  CHECK_THROWS_WITH(e.dequantize(Tensor({25}, DType::i32), x), doctest::Contains("in 26 words"));
-  e.quantize(x, packed);
+  CHECK_THROWS_WITH(ops::quantize(x, floats), doctest::Contains("in 26 words"));
+  CHECK_THROWS_WITH(ops::dequantize(Tensor({25}, DType::i32), x), doctest::Contains("in 26 words"));
+  ops::quantize(x, packed);
 }

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <thread>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 
 using namespace murmur;
 
@@ -19,7 +19,7 @@ TEST_CASE("a copy shares its storage; views look at the same numbers") {
   CHECK(to_vector(columns) == std::vector<double>{1, 2, 5, 6, 9, 10});
   CHECK(!columns.contiguous());
   CHECK(columns.row_stride() == 4);
-  engine(Device::cpu).fill(columns, -1);
+  ops::fill(columns, -1);
   CHECK(to_vector(x) == std::vector<double>{0, -1, -1, 3, 4, -1, -1, 7, 8, -1, -1, 11});
   CHECK(to_vector(flat.slice(1, 2)) == std::vector<double>{-1, 7, 8, -1, -1, 11});
   CHECK(x.shares_storage_with(flat));

@@ -8,6 +8,7 @@
 #include "nn/model.h"
 #include "optim/registry.h"
 #include "optim/update.h"
+#include "tensor/ops.h"
 #include "train/safetensors.h"
 
 using namespace murmur;
@@ -34,7 +35,7 @@ struct Golden {
               1) {
     for (const Parameter& p : model.parameters.all()) {
       Tensor value = model.parameters.value(p);
-      engine(Device::cpu).copy(file.read("param." + p.name), value);
+      ops::copy(file.read("param." + p.name), value);
     }
   }
   double backward() {
@@ -66,7 +67,7 @@ void forget_key_bias(const std::string& name, Tensor a, Tensor b) {
   int64_t width = a.numel() / 3;
   for (Tensor* x : {&a, &b}) {
     Tensor keys = x->slice(width, 2 * width);
-    engine(Device::cpu).fill(keys, 0);
+    ops::fill(keys, 0);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "nn/model.h"
 #include "optim/registry.h"
 #include "optim/update.h"
+#include "tensor/ops.h"
 #include "train/safetensors.h"
 
 using namespace murmur;
@@ -66,7 +67,7 @@ SafetensorsFile golden(const std::string& name) {
 void fill(Model& model, const SafetensorsFile& file) {
   for (const Parameter& p : model.parameters.all()) {
     Tensor value = model.parameters.value(p);
-    engine(Device::cpu).copy(file.read("param." + p.name), value);
+    ops::copy(file.read("param." + p.name), value);
   }
 }
 
@@ -95,7 +96,7 @@ void set_first_basis(Update& update, const SafetensorsFile& reference) {
     std::vector<double> q = to_vector(reference.read("Q." + std::to_string(n))), transposed;
     for (int64_t j = 0; j < rank; j++)
       for (int64_t i = 0; i < n; i++) transposed.push_back(q[size_t(i * rank + j)]);
-    engine(Device::cpu).copy(Tensor::of(transposed, {1, rank, n}, DType::f64), state.tensor);
+    ops::copy(Tensor::of(transposed, {1, rank, n}, DType::f64), state.tensor);
   }
 }
 

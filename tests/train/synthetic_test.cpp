@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/engine.h"
+#include "tensor/ops.h"
 #include "tests/train/run_command.h"
 #include "train/files.h"  // read_file
 #include "train/significance.h"
@@ -18,7 +18,7 @@ namespace {
 
 Tensor random_matrix(int64_t rows, int64_t cols, uint64_t stream) {
   Tensor x({rows, cols}, DType::f64);
-  cpu_engine().random_normal(3, stream, 0, 1, x);
+  ops::random_normal(3, stream, 0, 1, x);
   return x;
 }
 
@@ -102,7 +102,7 @@ TEST_CASE("gradient descent reaches the minima that are known, and nothing is be
     Tensor x = random_matrix(6, 3, 4);
     for (int step = 0; step < 6000; step++) {
       CHECK(f->mean_value(x) > least - 1e-12);
-      cpu_engine().scale(-0.1, f->mean_gradient(x), {x, true});
+      ops::scale(-0.1, f->mean_gradient(x), {x, true});
     }
     CHECK(f->mean_value(x) == doctest::Approx(least).epsilon(1e-9));
     CHECK(nuclear_norm(f->mean_gradient(x)) < 1e-7);
@@ -122,13 +122,13 @@ TEST_CASE("a node's quadratic has the condition that was asked for, and smoothne
     double length = 0;
     for (int i = 0; i < 500; i++) {
       f->gradient(3, x, hx);
-      cpu_engine().scale(-1, base, {hx, true});
+      ops::scale(-1, base, {hx, true});
       if (shifted) {
-        cpu_engine().scale(-1, hx, {hx});
-        cpu_engine().scale(1, x, {hx, true});
+        ops::scale(-1, hx, {hx});
+        ops::scale(1, x, {hx, true});
       }
       length = nuclear_norm(hx);
-      cpu_engine().scale(1 / length, hx, {x});
+      ops::scale(1 / length, hx, {x});
     }
     (shifted ? smallest : largest) = shifted ? 1 - length : length;
   }
@@ -145,7 +145,7 @@ TEST_CASE("the nuclear norm is the sum of singular values") {
 TEST_CASE("noise is a pure function of seed, node and step, and is added") {
   auto noise = [](int64_t seed, int64_t node, int64_t step, double before = 0) {
     Tensor x({6}, DType::f64);
-    cpu_engine().fill(x, before);
+    ops::fill(x, before);
     Noise("levy:1.3", 2).add(seed, node, step, x);
     return to_vector(x);
   };

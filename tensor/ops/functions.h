@@ -1,0 +1,19 @@
+// tensor/ops/functions.h - the functions behind the operations of tensor/ops.h, one for each
+// device, with the operation's own parameters.
+#pragma once
+
+#include "tensor/ops.h"
+
+namespace murmur {
+
+#define OP(name)                      \
+  namespace cpu {                     \
+  decltype(ops::name)::Function name; \
+  }                                   \
+  namespace cuda {                    \
+  decltype(ops::name)::Function name; \
+  }
+#define OP_WITH_WORK(name, work) OP(name)
+#include "tensor/ops/kernels.def"
+
+}  // namespace murmur
