@@ -38,6 +38,7 @@ inline void check_same(const Tensor& a, const Tensor& b) {
 // that kernels over strided and contiguous tensors read alike.
 struct Extent {
   int64_t rows, cols;
+  int group = 1;  // rows come in groups of so many: the heads of a token
 };
 // One long row when all tensors are contiguous, else their rows.
 template <class... Tensors>

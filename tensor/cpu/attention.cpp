@@ -17,7 +17,6 @@
 #include "tensor/checks.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/small_matmul.h"
-#include "tensor/cpu/team.h"
 #include "tensor/dispatch.h"
 #include "tensor/ops/functions.h"
 #include "tensor/ops/maximum.h"
@@ -155,7 +154,9 @@ void head_forward(const Geometry& g, const T* qkv, T* y, C* lse, C* scratch) {
         total[i] = total[i] * shrink + row_exp(n, row, now);
         top[i] = now;
         C* o = out + i * g.padded_size;
-        if (j0 > 0) Team::each(g.padded_size, [=](int64_t d) { o[d] *= shrink; });
+        if (j0 == 0) continue;
+#pragma omp simd
+        for (int64_t d = 0; d < g.padded_size; d++) o[d] *= shrink;
       }
       small_matmul<Left::rows>(m, g.padded_size, n, s, kKeys, v + j0 * g.padded_size, g.padded_size,
                                out, g.padded_size);
@@ -185,7 +186,10 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
   std::fill(dq, dq + 3 * rows, C(0));
   for (int64_t t = 0; t < g.time; t++) {
     const T *out = y + t * width, *dout_row = dy + t * width;
-    delta[t] = Team::sum<C>(g.size, [=](int64_t d) { return C(out[d]) * C(dout_row[d]); });
+    C sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t d = 0; d < g.size; d++) sum += C(out[d]) * C(dout_row[d]);
+    delta[t] = sum;
   }
   alignas(64) C p[kQueries * kKeys], dp[kQueries * kKeys];
   int64_t D = g.padded_size;
@@ -200,10 +204,11 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const C* lse, co
       for (int64_t i = 0; i < m; i++) {
         C *row = p + i * kKeys, *drow = dp + i * kKeys, normal = lse[i0 + i], shift = delta[i0 + i];
         for (int64_t j = std::max<int64_t>(0, i0 + i + 1 - j0); j < n; j++) row[j] = C(-INFINITY);
-        Team::each(n, [=](int64_t j) {
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) {
           row[j] = exp_of(row[j] - normal);
           drow[j] = row[j] * (drow[j] - shift);
-        });
+        }
       }
       small_matmul<Left::rows>(m, D, n, dp, kKeys, k + j0 * D, D, dq + i0 * D, D);
       small_matmul<Left::columns>(n, D, m, dp, kKeys, q + i0 * D, D, dk + j0 * D, D);

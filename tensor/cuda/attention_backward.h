@@ -38,7 +38,7 @@ __global__ void row_statistics(Rows<T> y, Rows<T> dy, const float* lse, RowStati
     dy.load(b, here);
     for (int i = 0; i < N; i++) delta += a[i] * b[i];
   }
-  delta = over_lanes(delta, Add2{}, 4);
+  delta = warp_reduce(delta, Add2{}, 4);
   if (row >= padded_rows || threadIdx.x % 4) return;
   statistics[row] = {exists ? kLog2E * lse[head * at.time + t] : 0, delta};
 }

@@ -42,7 +42,7 @@ struct HeadRow {
 __device__ inline float dot(const HeadRow& a, const HeadRow& b) {
   float sum = 0;
   for (int i = 0; i < kLargestHead / 32; i++) sum += a.value[i] * b.value[i];
-  return over_lanes(sum, Add2{});
+  return warp_reduce(sum, Add2{});
 }
 
 template <class T>
@@ -87,11 +87,11 @@ __global__ void __launch_bounds__(256)
     largest_of_head(const float* top, int64_t batch, Heads at, float* y) {
   auto larger = [](float a, float b) { return Maximum::value(a, b); };
   float largest = -INFINITY;
-  BlockTeam::each(batch * at.time, [&](int64_t i) {
+  block_each(batch * at.time, [&](int64_t i) {
     float score = top[(i / at.time * at.heads + blockIdx.x) * at.time + i % at.time];
     largest = larger(largest, score);
   });
-  largest = BlockTeam::over_block(largest, larger);
+  largest = block_reduce(largest, larger);
   if (threadIdx.x == 0) y[blockIdx.x] = larger(y[blockIdx.x], largest);
 }
 

@@ -14,7 +14,8 @@
 #pragma once
 
 #include "tensor/cuda/instructions.h"
-#include "tensor/cuda/team.h"
+#include "tensor/cuda/reductions.h"
+#include "tensor/cuda/vector.h"
 
 namespace murmur::cuda {
 
@@ -180,7 +181,7 @@ struct OnlineSoftmax {
         const float* pair = s[i / 2][n] + i % 2 * 2;
         now = fmaxf(now, fmaxf(pair[0], pair[1]));
       }
-      now = over_lanes(now, Max2{}, 4);
+      now = warp_reduce(now, Max2{}, 4);
       shrink[i / 2][i % 2] = exp2_fast(c * (t - now));
       sum[i / 2][i % 2] *= shrink[i / 2][i % 2];
       t = now;
@@ -196,7 +197,7 @@ struct OnlineSoftmax {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < 2 * M; i++) {
-      float total = over_lanes(sum[i / 2][i % 2], Add2{}, 4);
+      float total = warp_reduce(sum[i / 2][i % 2], Add2{}, 4);
       int row = i / 2 * 16 + result_row(lane, i % 2 * 2);
       if (lane % 4 == 0 && row < rows) lse[row] = kLn2 * (c * top[i / 2][i % 2] + log2f(total));
       sum[i / 2][i % 2] = 1 / total;
@@ -213,7 +214,7 @@ __device__ inline void exchange(uint32_t (&words)[4]) {
     for (int i = 0; i < 2; i++) {
       uint32_t &a = words[i * (3 - mask)], &b = words[i * (3 - mask) + mask];
       bool upper = threadIdx.x & mask;
-      uint32_t other = other_lane(upper ? a : b, mask);
+      uint32_t other = __shfl_xor_sync(0xffffffffu, upper ? a : b, mask);
       a = upper ? other : a;
       b = upper ? b : other;
     }

@@ -1,7 +1,7 @@
 // tensor/cuda/mix.cu - mixing with neighbours in a graph of ranks, and what they are sent as bytes.
 #include "tensor/checks.h"
 #include "tensor/cuda/elementwise.h"
-#include "tensor/cuda/team.h"  // over_lanes
+#include "tensor/cuda/reductions.h"  // warp_reduce
 #include "tensor/ops/functions.h"
 #include "tensor/ops/quantize.h"
 
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(256)
   x.load(v, p);
   uint32_t largest = 0;
   for (float number : v) largest = Max2{}(largest, Quantize::magnitude(number));
-  Quantize quantize(bit_cast<float>(over_lanes(largest, Max2{}, 16)));
+  Quantize quantize(bit_cast<float>(warp_reduce(largest, Max2{}, 16)));
   uint32_t word = 0;
   for (int i = 0; i < 4; i++) word |= uint32_t(uint8_t(quantize(v[i]))) << 8 * i;
   if (p.count > 0) words[thread] = word;

@@ -2,7 +2,8 @@
 // not enough where columns are nearly parallel, twice always is (Giraud et al., 2005). A block of
 // threads owns a matrix.
 #include "tensor/checks.h"
-#include "tensor/cuda/team.h"
+#include "tensor/cuda/reductions.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
@@ -16,11 +17,11 @@ __device__ inline void take_out(int m, int count, const double* q, double* parts
     for (int j = threadIdx.x / 32; j < count; j += kGramThreads / 32) {  // a column to a warp
       double t = 0;
       for (int i = threadIdx.x % 32; i < m; i += 32) t += q[int64_t(j) * m + i] * v[i];
-      t = over_lanes(t, Add2{});
+      t = warp_reduce(t, Add2{});
       if (threadIdx.x % 32 == 0) parts[j] = t;
     }
     __syncthreads();
-    BlockTeam::each(m, [=](int64_t i) {
+    block_each(m, [=](int64_t i) {
       double left = v[i];
       for (int j = 0; j < count; j++) left -= parts[j] * q[int64_t(j) * m + i];
       v[i] = left;
@@ -30,7 +31,7 @@ __device__ inline void take_out(int m, int count, const double* q, double* parts
 }
 
 __device__ inline double norm_of(int m, const double* v) {
-  return sqrt(BlockTeam::sum<double>(m, [=](int64_t i) { return v[i] * v[i]; }));
+  return sqrt(block_sum<double>(m, [=](int64_t i) { return v[i] * v[i]; }));
 }
 
 // scratch: m n + n numbers a matrix: its columns, each contiguous, and the parts.
@@ -53,7 +54,7 @@ __global__ void __launch_bounds__(kGramThreads)
   for (int j = 0; j < n; j++) {
     double* v = columns + int64_t(j) * m;
     auto times = [=](double factor) {
-      BlockTeam::each(m, [=](int64_t i) { v[i] *= factor; });
+      block_each(m, [=](int64_t i) { v[i] *= factor; });
       __syncthreads();
     };
     double before = norm_of(m, v), left = 0;
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kGramThreads)
     }
     // Some unit vector keeps at least sqrt((m - j) / m) of its length. NaN takes no one's place.
     for (double enough = kDependent; left <= enough && unit < m; unit++) {
-      BlockTeam::each(m, [=](int64_t i) { v[i] = i == unit; });
+      block_each(m, [=](int64_t i) { v[i] = i == unit; });
       __syncthreads();
       take_out(m, j, columns, parts, v);
       left = norm_of(m, v);

@@ -5,7 +5,7 @@
 #include "tensor/checks.h"
 #include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/reduce.h"
-#include "tensor/cuda/team.h"
+#include "tensor/cuda/reductions.h"
 #include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(256)
     }
     for (int j = 0; j < N; j++) s += kSquare ? double(v[j]) * double(v[j]) : double(v[j]);
   }
-  s = BlockTeam::over_block(s, Add2{});
+  s = block_reduce(s, Add2{});
   if (threadIdx.x == 0) partial[blockIdx.x * gridDim.y + blockIdx.y] = s;
 }
 
@@ -39,7 +39,7 @@ template <class T>
 __global__ void __launch_bounds__(256)
     sum_pieces(const double* partial, int64_t pieces, double factor, T* y) {
   const double* p = partial + blockIdx.x * pieces;
-  double s = BlockTeam::sum<double>(pieces, [=](int64_t i) { return p[i]; });
+  double s = block_sum<double>(pieces, [=](int64_t i) { return p[i]; });
   if (threadIdx.x == 0) y[blockIdx.x] = T(factor * s);
 }
 
