@@ -12,6 +12,7 @@
 
 #include "tensor/check.h"
 #include "tensor/nearest.h"
+#include "tensor/tensor.h"
 
 namespace murmur {
 namespace {
@@ -65,6 +66,13 @@ const GemmKernel*& forced_gemm_kernel() {
 const GemmKernel& gemm_kernel() {
   static const GemmKernel& best = best_kernel();
   return forced_gemm_kernel() ? *forced_gemm_kernel() : best;
+}
+
+void run(const GemmProduct& product, const GemmBlock& block) {
+  static thread_local Tensor scratch;
+  int64_t size = product.scratch_size(block);
+  if (!scratch || scratch.numel() < size) scratch = Tensor({size});
+  product.multiply(block, scratch.data<float>());
 }
 
 }  // namespace murmur

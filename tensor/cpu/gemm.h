@@ -20,14 +20,20 @@ struct GemmSide {
 struct GemmBlock {
   int64_t m, n, k;  // all at least 1
   GemmSide left, right;
-  bool lower = false;       // only sums with row >= column are wanted; m >= n
+  // What may be left out, in half of a symmetric result and in causal attention. Of the left side
+  // it is 0, as far as 64 elements from what may not.
+  bool lower = false;          // sums with column > row + diagonal
+  bool left_is_lower = false;  // elements (i, p) of the left side with p > i + diagonal
+  bool left_is_upper = false;  // those with i > p + diagonal
+  int64_t diagonal = 0;
   float* sums = nullptr;    // (m, n); nullptr: they exist for finish() alone
   int64_t stride = 0;       // from one row of them to the next
   bool accumulate = false;  // add to what is there
   // Called for rows [row, row + height), in order of rows, while their sums are in the first-level
   // cache. nullptr: not wanted.
-  void (*finish)(void* context, int64_t row, int64_t height, float* sums, int64_t stride) = nullptr;
-  void* context = nullptr;
+  void (*finish)(const void* context, int64_t row, int64_t height, float* sums,
+                 int64_t stride) = nullptr;
+  const void* context = nullptr;
 };
 
 // Products of one type of words. Either takes sides of both types.
@@ -51,5 +57,8 @@ inline constexpr const GemmKernel* kGemmKernels[] = {&gemm_avx2, &gemm_avx512, &
 const GemmKernel& gemm_kernel();
 bool runs_here(const GemmKernel& kernel);
 const GemmKernel*& forced_gemm_kernel();
+
+// With scratch memory of this thread's own, kept for the next call.
+void run(const GemmProduct& product, const GemmBlock& block);
 
 }  // namespace murmur

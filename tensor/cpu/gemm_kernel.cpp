@@ -71,6 +71,7 @@ inline void store(void* to, V v) {
 }
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t clamp(int64_t n, int64_t most) { return n < 0 ? 0 : smaller(n, most); }
 
 // words -----------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ inline void pack_square(const char* from, int64_t next, int64_t lines, int64_t d
                     kRowBytes = L * L * S * E / kSquareRows;
   alignas(64) char margin[kSquareRows * kRowBytes];
   if (lines < L || depth < L * S) {
-    lines = lines < 0 ? 0 : smaller(lines, L), depth = depth < 0 ? 0 : smaller(depth, L * S);
+    lines = clamp(lines, L), depth = clamp(depth, L * S);
     __builtin_memset(margin, 0, sizeof margin);
     for (int64_t i = 0; i < (kLinesAreRows ? lines : depth); i++)
       __builtin_memcpy(margin + i * kRowBytes, from + i * next,
@@ -441,24 +442,33 @@ class Multiplication {
   }
 
   void multiply_strip(int64_t i, int64_t rows) {
-    const Left left = left_of(i, rows);
-    for (int64_t j = 0; j < (p.lower ? smaller(p.n, i + rows) : p.n); j += kColumns) {
-      float *panel = right + j * words, *to = strip(i) + j;
+    Left left = left_of(i, rows);
+    // Of the inner dimension, the words that may differ from zero.
+    int64_t from = 0, to = words;
+    if (p.left_is_upper)
+      from = clamp((i - p.diagonal - begin) / (S * kDepth<kWord>)*kDepth<kWord>, words);
+    if (p.left_is_lower)
+      to = clamp(round_up(i + rows + p.diagonal - begin, S * kDepth<kWord>) / S, words);
+    left.data += from * left.word;
+    const int64_t columns = p.lower ? smaller(p.n, i + rows + p.diagonal) : p.n;
+    for (int64_t j = 0; j < columns; j += kColumns) {
+      float *panel = right + j * words, *at = strip(i) + j;
       const bool is_new = j >= packed, whole = j + kColumns <= p.n && (!kAmx<kWord> || rows == R);
       const bool by_tile = is_new && !p.right.lines_are_rows && whole && rows == R &&
-                           depth == words * S && !kAmx<kWord>;
+                           depth == words * S && to - from == words && !kAmx<kWord>;
       if (is_new) packed = j + kColumns;
       if (is_new && !by_tile)
         pack<kWord>(p.right, j, int64_t(kColumns), p.n, begin, depth, words,
                     Packed{panel, kColumns, false});
+      panel += from * kColumns;
       if (whole || !p.sums) {
-        multiply_tile(rows, left, by_tile, j, panel, add, to, strip_stride);
+        multiply_tile(to - from, rows, left, by_tile, j, panel, add, at, strip_stride);
         continue;
       }
-      multiply_tile(rows, left, by_tile, j, panel, false, spare, kColumns);
+      multiply_tile(to - from, rows, left, by_tile, j, panel, false, spare, kColumns);
       for (int64_t r = 0; r < rows; r++) {
         for (int64_t c = 0; c < smaller(kColumns, p.n - j); c++) {
-          float& sum = to[r * strip_stride + c];
+          float& sum = at[r * strip_stride + c];
           sum = spare[r * kColumns + c] + (add ? sum : 0);
         }
       }
@@ -466,25 +476,25 @@ class Multiplication {
   }
 
   // sums (+)= rows times the panel of columns from j on, which the tile packs where `by_tile`.
-  void multiply_tile(int64_t rows, const Left& left, bool by_tile, int64_t j, float* panel,
-                     bool add_to, float* to, int64_t stride) const {
+  void multiply_tile(int64_t count, int64_t rows, const Left& left, bool by_tile, int64_t j,
+                     float* panel, bool add_to, float* to, int64_t stride) const {
 #ifdef __AMX_BF16__
-    if constexpr (kAmx<kWord>) return amx_tile(words, left, panel, add_to, to, stride);
+    if constexpr (kAmx<kWord>) return amx_tile(count, left, panel, add_to, to, stride);
 #endif
     if constexpr (!kAmx<kWord>) {
       const int64_t element = p.right.is_bf16 ? 2 : 4, next = p.right.stride * element;
       const char* at = static_cast<const char*>(p.right.data) + begin * next + j * element;
       FromPanel ready{panel};
       if (by_tile && p.right.is_bf16)
-        tile<kWord, R>(words, left, FromMemory<kWord, true>{at, next, panel}, add_to, to, stride);
+        tile<kWord, R>(count, left, FromMemory<kWord, true>{at, next, panel}, add_to, to, stride);
       else if (by_tile)
-        tile<kWord, R>(words, left, FromMemory<kWord, false>{at, next, panel}, add_to, to, stride);
+        tile<kWord, R>(count, left, FromMemory<kWord, false>{at, next, panel}, add_to, to, stride);
       else if (rows == R)
-        tile<kWord, R>(words, left, ready, add_to, to, stride);
+        tile<kWord, R>(count, left, ready, add_to, to, stride);
       else if (rows == R / 3)
-        tile<kWord, R / 3>(words, left, ready, add_to, to, stride);
+        tile<kWord, R / 3>(count, left, ready, add_to, to, stride);
       else
-        tile<kWord, 1>(words, left, ready, add_to, to, stride);
+        tile<kWord, 1>(count, left, ready, add_to, to, stride);
     }
   }
 };

@@ -1,18 +1,17 @@
-// tensor/cpu/matmul.cpp - matrix products: gemm.h for fp32 and bf16, plain loops for fp64.
+// tensor/cpu/matmul.cpp - matrix products: cut into blocks for threads, finished row by row.
 //
 // A product is cut into blocks of the result, each for one thread. Blocks are for speed alone:
 // every sum runs along the whole inner dimension in one order, whatever block it is in. So 1 and 64
 // threads give the same bits, a matrix gives the same alone and in any bank, and so does half of a
 // symmetric result.
-#include <bit>
 #include <type_traits>
 #include <vector>
 
 #include "tensor/cpu/factor.h"
-#include "tensor/cpu/gemm.h"
 #include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
-#include "tensor/cpu/small_matmul.h"  // transpose_block
+#include "tensor/cpu/product.h"
+#include "tensor/cpu/transpose.h"
 #include "tensor/dispatch.h"
 #include "tensor/ops/functions.h"
 
@@ -32,7 +31,7 @@ constexpr double kBlockFlops = 10e6;  // worth a task of its own
 // `rows`.
 std::vector<Block> blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bool symmetric,
                               int64_t rows) {
-  constexpr int64_t kTallest = 768, kPanelWords = 768 * 256;
+  constexpr int64_t kTallest = 1024, kPanelWords = 768 * 256;
   int64_t widest = kPanelWords / std::clamp<int64_t>(k, 192, 768);
   int64_t down = symmetric ? 1 : (m + kTallest - 1) / kTallest, across = (n + widest - 1) / widest;
   auto worth_halving = [&] {
@@ -51,32 +50,6 @@ std::vector<Block> blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bo
           {row, col, symmetric ? m - row : std::min(height, m - row), std::min(width, n - col)});
   }
   return blocks;
-}
-
-// One operand; element (i, j) of op(x).
-template <class T>
-struct Operand {
-  const T* data;
-  int64_t stride;
-  bool transposed;
-  const T* at(int64_t row, int64_t column) const {
-    return data + (transposed ? column * stride + row : row * stride + column);
-  }
-};
-
-// Rows of fp64, one at a time.
-template <class F>
-void multiply(int64_t m, int64_t n, int64_t k, Operand<double> a, Operand<double> b,
-              const F& finish) {
-  std::vector<double> sums(static_cast<size_t>(n));
-  for (int64_t i = 0; i < m; i++) {
-    std::fill(sums.begin(), sums.end(), 0.0);
-    for (int64_t p = 0; p < k; p++) {
-      double x = *a.at(i, p);
-      for (int64_t j = 0; j < n; j++) sums[size_t(j)] += x * *b.at(p, j);
-    }
-    finish(i, 1, sums.data(), n);
-  }
 }
 
 template <class Out>
@@ -123,9 +96,8 @@ void finish_row(int64_t n, C alpha, C* sums, bool accumulate, const C* bias, C b
 // A block of c <- alpha a b (+ c) + bias + beta plus and what follows, row by row while it is in
 // the first-level cache. `top`: the first row of c's matrix.
 template <class In, class Out>
-void compute_block(const GemmProduct& product, const MatmulForm& form, double alpha, int64_t k,
-                   Operand<In> a, Operand<In> b, Into c, bool symmetric, int64_t top,
-                   const Block& block) {
+void compute_block(const MatmulForm& form, double alpha, int64_t k, Operand<In> a, Operand<In> b,
+                   Into c, bool symmetric, int64_t top, const Block& block) {
   using C = Compute<In>;
   // Sums of fp32 are added up where they belong, unless c must not be multiplied with them.
   const bool in_place = std::is_same_v<Out, float> && (!c.accumulate || alpha == 1) && k > 0;
@@ -141,35 +113,21 @@ void compute_block(const GemmProduct& product, const MatmulForm& form, double al
       if (form.slope_at) slope_row(form.op, n, line(form.slope_at), out);
     }
   };
-  if constexpr (std::is_same_v<In, double>) {
-    multiply(block.height, block.width, k, a, b, finish);
-  } else if (k == 0) {
-    std::vector<float> zeros(static_cast<size_t>(block.width));
+  if (k == 0) {
+    std::vector<C> zeros(static_cast<size_t>(block.width));
     for (int64_t i = 0; i < block.height; i++) {
       finish(i, 1, zeros.data(), 0);
-      std::fill(zeros.begin(), zeros.end(), 0.f);
+      std::fill(zeros.begin(), zeros.end(), C(0));
     }
-  } else {
-    constexpr bool kBf16 = std::is_same_v<In, bf16>;
-    GemmBlock p{block.height,
-                block.width,
-                k,
-                {a.data, a.stride, !a.transposed, kBf16},
-                {b.data, b.stride, b.transposed, kBf16},
-                symmetric};
-    if constexpr (std::is_same_v<Out, float>) {
-      p.sums = in_place ? place<float>(c.tensor, top + block.row, block.col) : nullptr;
-      p.stride = c.tensor.row_stride();
-      p.accumulate = c.accumulate;
-    }
-    p.context = &finish;
-    p.finish = [](void* context, int64_t row, int64_t height, float* sums, int64_t stride) {
-      (*static_cast<decltype(finish)*>(context))(row, height, sums, stride);
-    };
-    // Few sizes, that all find each other's memory again.
-    Tensor scratch({int64_t(std::bit_ceil(uint64_t(product.scratch_size(p))))});
-    product.multiply(p, scratch.data<float>());
+    return;
   }
+  Product<In> product{block.height, block.width, k, a, b, symmetric};
+  if constexpr (std::is_same_v<Out, float>) {
+    product.sums = in_place ? place<float>(c.tensor, top + block.row, block.col) : nullptr;
+    product.stride = c.tensor.row_stride();
+    product.accumulate = c.accumulate;
+  }
+  multiply(product, finish);
 }
 
 // Writes a block of a symmetric matrix, below the diagonal or on it, to its mirror image.
@@ -235,8 +193,8 @@ void matmul_typed(const Tensor& a, const Tensor& b, Into c, const MatmulForm& fo
                       form.transpose_b};
     left.data = left.at(block.row, 0);
     right.data = right.at(0, block.col);
-    compute_block<In, Out>(product, form, value_of(form.alpha, own_alphas ? matrix : 0), k, left,
-                           right, c, symmetric, top, block);
+    compute_block<In, Out>(form, value_of(form.alpha, own_alphas ? matrix : 0), k, left, right, c,
+                           symmetric, top, block);
     if (symmetric) mirror<Out>(c.tensor, top, block);
   });
 }

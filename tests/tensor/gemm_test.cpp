@@ -361,3 +361,48 @@ EACH_KERNEL("gemm: NaN and infinity reach their row or column and nothing else")
     }
   }
 }
+
+EACH_KERNEL("attention in fp32 and bf16, forward and backward, beside fp64") {
+  constexpr int64_t heads = 2;
+  struct Case {
+    int64_t time, size;
+  };
+  for (Case c : {Case{1, 64}, Case{5, 33}, Case{31, 4}, Case{64, 32}, Case{96, 20}, Case{97, 64},
+                 Case{150, 16}, Case{230, 65}}) {
+    CAPTURE(c.time);
+    CAPTURE(c.size);
+    int64_t width = heads * c.size;
+    Tensor qkv = random({2, c.time, 3 * width}, 0), dy = random({2, c.time, width}, 1),
+           before = random({2, c.time, 3 * width}, 2);
+    // y, lse, dqkv, and dqkv added to what was there
+    auto run = [&](DType dtype) {
+      auto as = [&](const Tensor& x) {
+        Tensor y(x.shape(), dtype);
+        ops::copy(x, y);
+        return y;
+      };
+      Tensor x = as(qkv), y = as(dy), lse({2, heads, c.time}, compute_type(dtype)), dx = as(before),
+             added = as(before);
+      ops::attention(heads, x, y, lse);
+      ops::attention_backward(heads, x, y, lse, as(dy), {dx});
+      ops::attention_backward(heads, x, y, lse, as(dy), {added, true});
+      return std::vector<std::vector<double>>{to_vector(y), to_vector(lse), to_vector(dx),
+                                              to_vector(added)};
+    };
+    std::vector<std::vector<double>> exact = run(DType::f64);
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      CAPTURE(std::string(name_of(dtype)));
+      std::vector<std::vector<double>> got = run(dtype);
+      for (size_t i = 0; i < exact.size(); i++) {
+        CAPTURE(i);
+        double largest = 0, worst = 0;
+        for (double v : exact[i]) largest = std::max(largest, std::fabs(v));
+        for (size_t j = 0; j < exact[i].size(); j++) {
+          double error = std::fabs(got[i][j] - exact[i][j]);
+          if (!(error <= worst)) worst = error;
+        }
+        CHECK(worst <= (dtype == DType::f32 ? 2e-6 : 1e-2) * std::max(largest, 1.0));
+      }
+    }
+  }
+}

@@ -1,7 +1,4 @@
-// tensor/cpu/small_matmul.h - c += a b for blocks that sit in the first-level cache.
-//
-// A few rows by two vectors of c stay in registers while the inner dimension runs by; b is read in
-// vectors, a is broadcast. Reaches 95% of the fp32 peak with AVX-512 (docs/results.md).
+// tensor/cpu/transpose.h - blocks of a matrix transposed, a vector a row.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +9,13 @@
 
 namespace murmur {
 
-// A vector register, and the rows whose sums fit in all of them: twice as many registers with
-// AVX-512. Longer vectors than the processor has would be kept in memory.
+// A vector register. Longer vectors than the processor has would be kept in memory.
 #if defined(__AVX512F__)
-constexpr int64_t kVectorBytes = 64, kTileRows = 8;
+constexpr int64_t kVectorBytes = 64;
 #elif defined(__AVX__)
-constexpr int64_t kVectorBytes = 32, kTileRows = 4;
+constexpr int64_t kVectorBytes = 32;
 #else
-constexpr int64_t kVectorBytes = 16, kTileRows = 4;
+constexpr int64_t kVectorBytes = 16;
 #endif
 template <class C>
 constexpr int64_t kLanes = kVectorBytes / int64_t(sizeof(C));
@@ -34,9 +30,6 @@ template <>
 struct VectorOf<double> {
   using type = DoubleVector;
 };
-
-// How the left side lies in memory: a(i, p) = data[i * stride + p], or data[p * stride + i].
-enum class Left { rows, columns };
 
 // Exchanges blocks of kHalf lanes between two vectors: the upper ones of a for the lower ones of b.
 template <int kHalf, class V, int... lane>
@@ -54,6 +47,16 @@ inline void exchange_all(V (&row)[L]) {
     if (!(i & kHalf)) exchange<kHalf>(row[i], row[i + kHalf], std::make_integer_sequence<int, L>());
   }
   if constexpr (2 * kHalf < L) exchange_all<2 * kHalf>(row);
+}
+
+// Of all lanes, in every lane: f of pairs, then of pairs of those.
+template <int kHalf = 1, class V, class F>
+inline V fold(V v, const F& f) {
+  constexpr int L = int(sizeof(V) / sizeof(v[0]));
+  V other = v;
+  exchange<kHalf>(v, other, std::make_integer_sequence<int, L>());
+  if constexpr (2 * kHalf < L) return fold<2 * kHalf, V>(f(v, other), f);
+  return f(v, other);
 }
 
 // Transposes a square block of words of type C, one vector a side, by exchanging halves of ever
@@ -92,56 +95,6 @@ inline void transpose_block(const bf16* from, int64_t from_stride, bf16* to, int
   alignas(kVectorBytes) uint32_t pairs[kLanes<float> * kLanes<float>];
   make_pairs<kLanes<float>>(from, from_stride, pairs);
   transpose_words<float>(pairs, kVectorBytes, to, to_stride * int64_t(sizeof(bf16)));
-}
-
-template <Left kLeft, int kRows, int kVectors, class C>
-inline void tile_matmul(int64_t k, const C* a, int64_t a_stride, const C* b, int64_t b_stride, C* c,
-                        int64_t c_stride) {
-  using V = typename VectorOf<C>::type;
-  V sum[kRows][kVectors];
-  for (int i = 0; i < kRows; i++) {
-    for (int j = 0; j < kVectors; j++) {
-      std::memcpy(&sum[i][j], c + i * c_stride + j * kLanes<C>, sizeof(V));
-    }
-  }
-  for (int64_t p = 0; p < k; p++) {
-    V right[kVectors];
-    for (int j = 0; j < kVectors; j++) {
-      std::memcpy(&right[j], b + p * b_stride + j * kLanes<C>, sizeof(V));
-    }
-    for (int i = 0; i < kRows; i++) {
-      C left = kLeft == Left::rows ? a[i * a_stride + p] : a[p * a_stride + i];
-      for (int j = 0; j < kVectors; j++) sum[i][j] += left * right[j];
-    }
-  }
-  for (int i = 0; i < kRows; i++) {
-    for (int j = 0; j < kVectors; j++) {
-      std::memcpy(c + i * c_stride + j * kLanes<C>, &sum[i][j], sizeof(V));
-    }
-  }
-}
-
-// c (m, n) += a (m, k) b (k, n); b and c row-major, n a multiple of the vector length.
-template <Left kLeft, class C>
-inline void small_matmul(int64_t m, int64_t n, int64_t k, const C* a, int64_t a_stride, const C* b,
-                         int64_t b_stride, C* c, int64_t c_stride) {
-  constexpr int64_t L = kLanes<C>;
-  for (int64_t j = 0; j < n; j += 2 * L) {
-    bool pair = j + 2 * L <= n;
-    for (int64_t i = 0; i < m;) {
-      const C* left = kLeft == Left::rows ? a + i * a_stride : a + i;
-      C* out = c + i * c_stride + j;
-      if (m - i >= kTileRows) {
-        pair ? tile_matmul<kLeft, kTileRows, 2>(k, left, a_stride, b + j, b_stride, out, c_stride)
-             : tile_matmul<kLeft, kTileRows, 1>(k, left, a_stride, b + j, b_stride, out, c_stride);
-        i += kTileRows;
-      } else {
-        pair ? tile_matmul<kLeft, 1, 2>(k, left, a_stride, b + j, b_stride, out, c_stride)
-             : tile_matmul<kLeft, 1, 1>(k, left, a_stride, b + j, b_stride, out, c_stride);
-        i += 1;
-      }
-    }
-  }
 }
 
 }  // namespace murmur
