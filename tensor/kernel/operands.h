@@ -79,7 +79,8 @@ struct Index {
   int piece = 0;
 };
 
-// What most operands are: memory with the same stride from row to row.
+// What most operands are: memory with the same stride from row to row, 0 where there is none. at()
+// is the part in one row; from() is what begins with element i of it.
 template <class T>
 struct Strided {
   using Type = T;
@@ -103,7 +104,7 @@ template <class T>
 struct In : Strided<T> {
   using C = Compute<T>;
   KERNEL In from(int64_t i) const { return {{this->p + i, this->stride}}; }
-  KERNEL In at(Row r) const { return from(r.index * this->stride); }
+  KERNEL In at(Row r) const { return {{this->p + r.index * this->stride, this->stride}}; }
   template <int N>
   KERNEL Pack<C, N> load(Index at) const {
     return read<N>(this->p + at.i);
@@ -116,7 +117,7 @@ template <class T>
 struct Out : Strided<T> {
   using C = Compute<T>;
   KERNEL Out from(int64_t i) const { return {{this->p + i, this->stride}}; }
-  KERNEL Out at(Row r) const { return from(r.index * this->stride); }
+  KERNEL Out at(Row r) const { return {{this->p + r.index * this->stride, this->stride}}; }
   template <int N>
   KERNEL Pack<C, N> load(Index) const {
     return filled<N>(C(0));
@@ -131,7 +132,7 @@ template <class T>
 struct InOut : Strided<T> {
   using C = Compute<T>;
   KERNEL InOut from(int64_t i) const { return {{this->p + i, this->stride}}; }
-  KERNEL InOut at(Row r) const { return from(r.index * this->stride); }
+  KERNEL InOut at(Row r) const { return {{this->p + r.index * this->stride, this->stride}}; }
   template <int N>
   KERNEL Pack<C, N> load(Index at) const {
     return read<N>(this->p + at.i);
@@ -171,7 +172,9 @@ struct OptionalIn : Strided<T> {
   KERNEL OptionalIn from(int64_t i) const {
     return {{this->p ? this->p + i : nullptr, this->stride}, otherwise};
   }
-  KERNEL OptionalIn at(Row r) const { return from(r.index * this->stride); }
+  KERNEL OptionalIn at(Row r) const {
+    return {{this->p + r.index * this->stride, this->stride}, otherwise};
+  }
   template <int N>
   KERNEL Pack<C, N> load(Index at) const {
     if (this->p) return read<N>(this->p + at.i);
@@ -188,7 +191,7 @@ struct OptionalOut : Strided<T> {
   KERNEL OptionalOut from(int64_t i) const {
     return {{this->p ? this->p + i : nullptr, this->stride}};
   }
-  KERNEL OptionalOut at(Row r) const { return from(r.index * this->stride); }
+  KERNEL OptionalOut at(Row r) const { return {{this->p + r.index * this->stride, this->stride}}; }
   template <int N>
   KERNEL Pack<C, N> load(Index) const {
     return filled<N>(C(0));
@@ -213,7 +216,9 @@ struct Accumulate : Strided<T> {
   KERNEL Accumulate from(int64_t i) const {
     return {{this->p ? this->p + i : nullptr, this->stride}, adds};
   }
-  KERNEL Accumulate at(Row r) const { return from(r.index * this->stride); }
+  KERNEL Accumulate at(Row r) const {
+    return {{this->p + r.index * this->stride, this->stride}, adds};
+  }
   template <int N>
   KERNEL AddedPack<C, N> load(Index at) const {
     Pack<C, N> zero = filled<N>(C(0));
@@ -242,7 +247,8 @@ struct Broadcast : Strided<T> {
   }
   KERNEL Broadcast at(Row r) const {
     uint32_t k = uint32_t(r.outer);
-    return from(int64_t(k < rows ? k : k % rows) * this->stride);
+    return {
+        {this->p + int64_t(k < rows ? k : k % rows) * this->stride, this->stride}, rows, single};
   }
   template <int N>
   KERNEL Pack<C, N> load(Index at) const {
