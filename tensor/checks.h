@@ -39,24 +39,6 @@ inline void check_parts(const Tensor& x, const Tensor& y) {
         [&] { return text(x) + " into " + text(y); });
 }
 
-inline void check_norm(const Tensor& x, const Tensor& residual, const Tensor& gain,
-                       const Tensor& sum, const Tensor& y) {
-  check_same(x, y);
-  if (residual) check_same(x, residual), check_same(x, sum);
-  check(!gain || gain.numel() == x.cols(),
-        [&] { return "rows of " + text(x) + ", gain " + text(gain); });
-}
-
-inline void check_cross_entropy(const Tensor& logits, const Tensor& targets, const Tensor& losses,
-                                int64_t vocabulary) {
-  check(targets.numel() == logits.rows() && losses.numel() == logits.rows() && vocabulary > 0 &&
-            vocabulary <= logits.cols(),
-        [&] {
-          return "logits " + text(logits) + ", targets " + text(targets) + ", losses " +
-                 text(losses) + ", a vocabulary of " + std::to_string(vocabulary);
-        });
-}
-
 inline void check_contiguous(const Tensor& x) {
   check(x.contiguous(), [&] { return "the rows of " + text(x) + " lie apart"; });
 }
@@ -101,16 +83,6 @@ inline void check_orthonormal(const Tensor& x, const Tensor& q) {
   check_same(x, q);
   check(x.shape().rank() == 3 && x.shape()[1] >= x.shape()[2] && x.contiguous() && q.contiguous(),
         [&] { return text(x) + " is no bank (K, m, n) of matrices at least as tall as wide"; });
-}
-
-inline void check_rope(int64_t heads, const Tensor& qkv, const Tensor& angles, const Tensor& y) {
-  check_heads(heads, qkv);
-  check_same(qkv, y);
-  int64_t size = qkv.cols() / (3 * heads);
-  check(size % 2 == 0 && angles.cols() == size && qkv.shape()[-2] <= angles.rows(), [&] {
-    return text(qkv) + " with angles " + text(angles) + " for heads of size " +
-           std::to_string(size);
-  });
 }
 
 inline void check_gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,

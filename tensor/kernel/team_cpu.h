@@ -197,15 +197,17 @@ void for_each_row(Extent e, const F& f, const X&... x) {
 
 // first (+)= the sum of partial[0] over its pieces, in order, and second that of partial[1].
 inline void add_pieces(const Tensor& partial, const Into& first, const Into& second) {
-  murmur::dispatch(partial.dtype(), [&](auto type) {
+  dispatch(partial.dtype(), [&](auto type) {
     using C = Compute<decltype(type)>;
     int64_t pieces = partial.shape()[1], n = partial.cols();
     In<C> part{{partial.data<C>(), n}};
     for (const Into& sum : {first, second}) {
-      for (int64_t k = 0; sum.tensor && k < pieces; k++) {
-        Accumulate<C> y{{sum.tensor.data<C>(), 0}, k > 0 || sum.accumulate};
-        for_each_element(
-            {1, n}, [](C x, C& y) { y = x; }, part.from(k * n), y);
+      if (sum.tensor) {
+        InOut<C> y{{sum.tensor.data<C>(), n}};
+        if (!sum.accumulate) std::fill(y.p, y.p + n, C(0));
+        for (int64_t k = 0; k < pieces; k++)
+          for_each_element(
+              {1, n}, [](C x, C& y) { y += x; }, part.from(k * n), y);
       }
       part = part.from(pieces * n);
     }

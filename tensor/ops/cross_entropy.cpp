@@ -40,7 +40,12 @@ struct CrossEntropy {
 
 void cross_entropy(Tensor& logits, const Tensor& targets, Tensor& losses, bool to_gradient,
                    int64_t vocabulary) {
-  check_cross_entropy(logits, targets, losses, vocabulary);
+  check(targets.numel() == logits.rows() && losses.numel() == logits.rows() && vocabulary > 0 &&
+            vocabulary <= logits.cols(),
+        [&] {
+          return "logits " + text(logits) + ", targets " + text(targets) + ", losses " +
+                 text(losses) + ", a vocabulary of " + std::to_string(vocabulary);
+        });
   for (int64_t r = 0; logits.device() == Device::cpu && r < logits.rows(); r++) {
     int32_t target = targets.data<int32_t>()[r];
     check(target >= 0 && target < vocabulary, [&] {

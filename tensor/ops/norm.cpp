@@ -68,7 +68,12 @@ struct NormBackward {
 
 void norm(Norm kind, const Tensor& x, const Tensor& residual, const Tensor& gain,
           const Tensor& bias, Tensor& sum, Tensor& y, Tensor& statistics) {
-  check_norm(x, residual, gain, sum, y);
+  check_same(x, y);
+  if (residual) check_same(x, residual), check_same(x, sum);
+  check((!gain || gain.numel() == x.cols()) && (!bias || bias.numel() == x.cols()), [&] {
+    return "rows of " + text(x) + ", gain " + (gain ? text(gain) : "none") + ", bias " +
+           (bias ? text(bias) : "none");
+  });
   Extent e = row_extent(x), same{1, x.cols()};
   dispatch_kernel(x.dtype(), [&](auto type) {
     using T = decltype(type);

@@ -2,6 +2,8 @@
 // x[j + D/2]) of a head of size D at time t turns by the angle t base^(-2j/D).
 //
 //   y1 = x1 cos - x2 sin        y2 = x2 cos + x1 sin        backward: the same with -sin
+#include <string>
+
 #include "tensor/kernel/launch.h"
 
 namespace murmur::MURMUR_DEVICE {
@@ -33,8 +35,13 @@ struct Rope {
 }  // namespace
 
 void rope(int64_t heads, double direction, const Tensor& qkv, const Tensor& angles, Into y) {
-  check_rope(heads, qkv, angles, y.tensor);
+  check_heads(heads, qkv);
+  check_same(qkv, y.tensor);
   int64_t size = qkv.cols() / (3 * heads), half = size / 2;
+  check(size % 2 == 0 && angles.cols() == size && qkv.shape()[-2] <= angles.rows(), [&] {
+    return text(qkv) + " with angles " + text(angles) + " for heads of size " +
+           std::to_string(size);
+  });
   Extent e{qkv.rows() * 3 * heads, half, int(3 * heads)};
   dispatch_kernel(qkv.dtype(), [&](auto type) {
     using T = decltype(type);
