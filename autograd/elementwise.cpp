@@ -1,5 +1,8 @@
 // autograd/elementwise.cpp - gradients of maps, zips, sums and reshapes.
+#include "autograd/elementwise.h"
+
 #include "autograd/functions.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -20,7 +23,7 @@ Var apply(Unary op, const Var& x) {
 Var apply(Binary op, const Var& a, const Var& b) {
   Tensor y = like(a);
   ops::zip(op, a.value(), b.value(), y);
-  bool sum_of_both = op == Binary::add && a.shape() == b.shape();
+  bool sum_of_both = op == binary::add && a.shape() == b.shape();
   return record(y, {a, b},
                 [=, da = a.sink(), db = b.sink(), a = a.value(), b = b.value()](const Tensor& dy) {
                   if (sum_of_both) {  // both gradients are dy itself
@@ -51,9 +54,9 @@ Var apply(Binary op, const Var& a, const Var& b) {
 }
 
 #define UNARY(name, Functor, low, high, summary) \
-  Var name(const Var& x) { return apply(Unary::name, x); }
+  Var name(const Var& x) { return apply(unary::name, x); }
 #define BINARY(name, Functor, low, high, summary) \
-  Var name(const Var& a, const Var& b) { return apply(Binary::name, a, b); }
+  Var name(const Var& a, const Var& b) { return apply(binary::name, a, b); }
 #define FUNCTION(name, summary)
 #include "tensor/ops/ops.def"
 #undef UNARY

@@ -1,4 +1,4 @@
-// autograd/functions.h - every differentiable function. tensor/ops/ops.def is the list.
+// autograd/functions.h - the differentiable functions. tensor/ops/ops.def is the list of all.
 //
 // Shapes: B batch, T time, C width, H heads, D = C / H head size, V vocabulary, N rows.
 #pragma once
@@ -8,15 +8,7 @@
 
 namespace murmur {
 
-#define UNARY(name, Functor, low, high, summary) Var name(const Var& x);
-#define BINARY(name, Functor, low, high, summary) Var name(const Var& a, const Var& b);
-#define FUNCTION(name, summary)
-#include "tensor/ops/ops.def"
-#undef UNARY
-#undef BINARY
-#undef FUNCTION
-
-// The same by their place in the list: how tests, benchmarks and configuration reach them.
+// A function of the list; autograd/elementwise.h has one by the name of each.
 Var apply(Unary op, const Var& x);
 Var apply(Binary op, const Var& a, const Var& b);
 

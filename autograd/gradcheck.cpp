@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "autograd/elementwise.h"
 #include "autograd/functions.h"
 #include "tensor/ops.h"
 

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "tensor/nearest.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -186,7 +187,7 @@ void all_reduce_max(Communicator& c, const std::string& what, Tensor& x) {
   for (int r = 0; r < c.size(); r++) all[size_t(r)] = r == c.rank() ? Tensors{x} : like({x});
   all_gather(c, what, all);
   for (int r = 0; r < c.size(); r++) {
-    if (r != c.rank()) ops::zip(Binary::maximum, x, all[size_t(r)][0], x);
+    if (r != c.rank()) ops::zip(binary::maximum, x, all[size_t(r)][0], x);
   }
 }
 

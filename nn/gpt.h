@@ -31,6 +31,7 @@ struct GptConfig {
   // Tokens there are; rows beyond are padding, which suits matrix units and takes no part in the
   // loss. 0: as many as rows.
   int64_t true_vocab_size = 0;
+  Unary activation = {};  // of the MLP; none: GELU in gpt2, ReLU^2 in modern
 };
 
 class Gpt {

@@ -11,6 +11,7 @@
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -42,7 +43,7 @@ class AdaMuon final : public Optimizer {
     Tensor u(m.shape(), orthogonalization_.type(m), m.device());
     ops::momentum(q.gradient, m, u, momentum_, 1 - momentum_, nesterov_ ? momentum_ : 1,
                   nesterov_ ? 1 - momentum_ : 0);
-    if (sign_) ops::map(Unary::sign, u, u);
+    if (sign_) ops::map(unary::sign, u, u);
     return u;
   }
   void direction(const Question& q, Tensor& d) const override {
@@ -50,11 +51,11 @@ class AdaMuon final : public Optimizer {
     orthogonalize(u, orthogonalization_, 1, d);
 
     Tensor w = like(v);
-    ops::map(Unary::square, d, w);
+    ops::map(unary::square, d, w);
     ops::lerp(1 - momentum_, w, v);
-    ops::map(Unary::sqrt, v, w);
+    ops::map(unary::sqrt, v, w);
     add(eps_, w);
-    ops::zip(Binary::div, d, w, d);
+    ops::zip(binary::div, d, w, d);
     Tensor norm = norms(q.bank.count, d);
     add(eps_, norm);
     divide_parts(0.2 * std::sqrt(double(q.bank.rows * q.bank.cols)), norm, d);

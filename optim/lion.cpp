@@ -2,6 +2,7 @@
 //
 //   d = sign(b1 m + (1 - b1) g)        m <- b2 m + (1 - b2) g
 #include "optim/optimizer.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -23,7 +24,7 @@ class Lion final : public Optimizer {
     Tensor& m = q.state["m"];
     ops::scale(beta1_, m, {d});
     ops::scale(1 - beta1_, q.gradient, {d, true});
-    ops::map(Unary::sign, d, d);
+    ops::map(unary::sign, d, d);
     ops::lerp(1 - beta2_, q.gradient, m);
   }
 

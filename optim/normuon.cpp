@@ -22,6 +22,7 @@
 #include "optim/optimizer.h"
 #include "optim/orthogonalize.h"
 #include "optim/scale.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -75,14 +76,14 @@ class NorMuon final : public Optimizer {
 
     ops::copy(v, inverse);
     at_least(floor_, inverse);
-    ops::map(Unary::sqrt, inverse, inverse);
+    ops::map(unary::sqrt, inverse, inverse);
     add(eps_, inverse);
-    ops::map(Unary::reciprocal, inverse, inverse);
+    ops::map(unary::reciprocal, inverse, inverse);
 
     // after = |w|^2, before = |o|^2 or 0.04 m n; a matrix of zeros stays one.
     Tensor w = like(v), after({q.bank.count}, v.dtype(), v.device()), before = like(after);
-    ops::zip(Binary::mul, s, inverse, w);
-    ops::zip(Binary::mul, w, inverse, w);
+    ops::zip(binary::mul, s, inverse, w);
+    ops::zip(binary::mul, w, inverse, w);
     ops::sum(shared, w, after);
     if (rescale_ == "norm") {
       double scale = shape_scale(scale_, q.bank.rows, q.bank.cols);
@@ -91,8 +92,8 @@ class NorMuon final : public Optimizer {
       ops::fill(before, 0.04 * double(q.bank.rows * q.bank.cols));
     }
     at_least(1e-10, after);  // what is left of a dead gradient fades, and squares stay in range
-    ops::zip(Binary::div, before, after, after);
-    ops::map(Unary::sqrt, after, after);
+    ops::zip(binary::div, before, after, after);
+    ops::map(unary::sqrt, after, after);
     ops::scale({1, after}, inverse, {inverse});
     columns ? scale_columns(inverse, d) : scale_rows(inverse, d);
   }
@@ -131,7 +132,7 @@ class NorMuon final : public Optimizer {
   // The same of columns, (K, n), matrix by matrix.
   static void mean_square_of_columns(const Tensor& o, Tensor& s) {
     Tensor squares(o.shape(), o.dtype(), o.device());
-    ops::map(Unary::square, o, squares);
+    ops::map(unary::square, o, squares);
     for (int64_t k = 0; k < o.shape()[0]; k++) {
       Tensor sums = s.slice(k, k + 1).view({o.cols()});
       ops::sum_rows(matrix(squares, k), {sums});
@@ -141,7 +142,7 @@ class NorMuon final : public Optimizer {
   static void scale_columns(const Tensor& f, Tensor& o) {
     for (int64_t k = 0; k < o.shape()[0]; k++) {
       Tensor one = matrix(o, k);
-      ops::zip(Binary::mul, one, f.slice(k, k + 1).view({o.cols()}), one);
+      ops::zip(binary::mul, one, f.slice(k, k + 1).view({o.cols()}), one);
     }
   }
 

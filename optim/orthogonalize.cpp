@@ -9,6 +9,7 @@
 #include "optim/svd.h"
 #include "tensor/backend.h"
 #include "tensor/nearest.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -45,7 +46,7 @@ struct Side {
   void scale_columns(const Tensor& by, Tensor& x) const {
     for (int64_t k = 0; k < count; k++) {
       Tensor one = x.slice(k, k + 1).view({x.shape()[1], x.shape()[2]});
-      ops::zip(Binary::mul, one, by.slice(k, k + 1).view({x.shape()[2]}), one);
+      ops::zip(binary::mul, one, by.slice(k, k + 1).view({x.shape()[2]}), one);
     }
   }
 };
@@ -54,12 +55,12 @@ struct Side {
 void precondition(const Side& side, double safety, Tensor& y, Tensor& gram, Tensor& scratch) {
   Shape shape{side.count, side.small};
   Tensor s(shape, compute_type(y.dtype()), y.device()), rounded(shape, y.dtype(), y.device());
-  ops::map(Unary::abs, gram, scratch);
+  ops::map(unary::abs, gram, scratch);
   Tensor sums = s.view({s.numel()});
   ops::sum(1, scratch.view({s.numel(), side.small}), sums);
   at_least(1e-7, s);  // rows of zeros
-  ops::map(Unary::sqrt, s, s);
-  ops::map(Unary::reciprocal, s, s);
+  ops::map(unary::sqrt, s, s);
+  ops::map(unary::reciprocal, s, s);
   ops::scale(1 / safety, s, {s});
   ops::copy(s, rounded);  // the same numbers everywhere, or A would not stay symmetric
   ops::copy(rounded, s);

@@ -2,6 +2,7 @@
 #include "optim/qk_clip.h"
 
 #include "optim/numbers.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -14,8 +15,8 @@ void qk_clip(Parameters& parameters, double limit) {
     Tensor root = like(largest);
     ops::copy(largest, root);
     at_least(limit, root);
-    ops::zip(Binary::div, constant(limit, root), root, root);
-    ops::map(Unary::sqrt, root, root);
+    ops::zip(binary::div, constant(limit, root), root, root);
+    ops::map(unary::sqrt, root, root);
     int64_t head_rows = p.shape[0] / (3 * heads);  // of one of its queries, keys or values
     Tensor by_row = Tensor({p.shape[0]}, root.dtype(), root.device());
     ops::fill(by_row, 1);

@@ -14,6 +14,7 @@
 // Meant for --schedule constant with a warm-up.
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -43,24 +44,24 @@ class ScheduleFreeAdamW final : public Optimizer {
     const Tensor one = constant(1, sum);
     Tensor rate = like(sum), w = like(sum), c = like(sum), rest = like(sum), by = like(sum);
     ops::scale(q.rate, one, {rate});
-    ops::zip(Binary::maximum, largest, rate, largest);
-    ops::map(Unary::square, largest, w);
+    ops::zip(binary::maximum, largest, rate, largest);
+    ops::map(unary::square, largest, w);
     ops::scale(1, w, {sum, true});
     ops::copy(sum, c);
     at_least(1e-30, c);
-    ops::zip(Binary::div, w, c, c);
-    ops::zip(Binary::sub, one, c, rest);  // 1 - c
+    ops::zip(binary::div, w, c, c);
+    ops::zip(binary::sub, one, c, rest);  // 1 - c
 
     ops::scale(-beta1_, rest, {by});
     add(1, by);  // 1 - b1 (1 - c)
     ops::scale({1, by}, u, {d});
     ops::copy(rate, by);
     at_least(1e-30, by);
-    ops::zip(Binary::div, c, by, by);  // c / lr
+    ops::zip(binary::div, c, by, by);  // c / lr
     ops::scale({-1, by}, o, {d, true});
 
     ops::scale({1, rest}, o, {o});
-    ops::zip(Binary::mul, rest, rate, by);
+    ops::zip(binary::mul, rest, rate, by);
     ops::scale({-beta1_, by}, u, {o, true});
   }
   bool averages() const override { return true; }

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "optim/optimizer.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -30,12 +31,12 @@ class Sen final : public Optimizer {
     double t = item(q.number), b = momentum_ / std::sqrt(t);
     Tensor& m = q.state["m"];
     Tensor news(d.shape(), d.dtype(), d.device()), length(news.shape(), news.dtype(), d.device());
-    ops::zip(Binary::sub, q.gradient, m, news);
+    ops::zip(binary::sub, q.gradient, m, news);
     ops::fill(length, tau_ * std::pow(t + 1, 1.6));
-    ops::zip(Binary::mul, news, news, d);
+    ops::zip(binary::mul, news, news, d);
     ops::scale(t + 1, d, {length, true});
-    ops::map(Unary::sqrt, length, length);
-    ops::zip(Binary::div, news, length, news);
+    ops::map(unary::sqrt, length, length);
+    ops::zip(binary::div, news, length, news);
     ops::lerp(1 - b, news, m);
     if (phi_ != 1) ops::scale((1 - b) * (phi_ - 1), news, {m, true});
     ops::scale(std::pow(t, -0.2), m, {d});

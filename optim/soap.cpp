@@ -18,6 +18,7 @@
 #include "optim/numbers.h"
 #include "optim/optimizer.h"
 #include "optim/svd.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -135,11 +136,11 @@ class Soap final : public Optimizer {
     Tensor m = kept("m"), v = kept("v"), w = like(m);
     Tensor g = turned(left_basis, q.gradient, right_basis, false);
     ops::lerp(1 - beta1_, g, m);
-    ops::map(Unary::square, g, w);
+    ops::map(unary::square, g, w);
     ops::lerp(1 - beta2_, w, v);
-    ops::map(Unary::sqrt, v, w);
+    ops::map(unary::sqrt, v, w);
     add(eps_, w);
-    ops::zip(Binary::div, m, w, w);
+    ops::zip(binary::div, m, w, w);
     double k = double(updates);
     double correction = std::sqrt(1 - std::pow(beta2_, k)) / (1 - std::pow(beta1_, k));
     double rate = q.rate.value * (q.rate.by ? item(q.rate.by) : 1);

@@ -144,11 +144,38 @@ Work work_of_gather(const Tensor&, const Tensor&, const Tensor&, Tensor& y) {
 
 }  // namespace
 
+// What an operation costs where it is not each of its tensors once.
+template <const auto& op>
+constexpr std::nullptr_t work_of = nullptr;
+template <>
+constexpr auto work_of<ops::lerp> = work_of_lerp;
+template <>
+constexpr auto work_of<ops::apply_update> = work_of_apply_update;
+template <>
+constexpr auto work_of<ops::adam> = work_of_adam;
+template <>
+constexpr auto work_of<ops::momentum> = work_of_momentum;
+template <>
+constexpr auto work_of<ops::mix> = work_of_mix;
+template <>
+constexpr auto work_of<ops::orthonormal_columns> = work_of_orthonormal_columns;
+template <>
+constexpr auto work_of<ops::cross_entropy> = work_of_cross_entropy;
+template <>
+constexpr auto work_of<ops::matmul> = work_of_matmul;
+template <>
+constexpr auto work_of<ops::attention> = work_of_attention;
+template <>
+constexpr auto work_of<ops::attention_backward> = work_of_attention_backward;
+template <>
+constexpr auto work_of<ops::largest_scores> = work_of_largest_scores;
+template <>
+constexpr auto work_of<ops::gather> = work_of_gather;
+
 // cuda_backend() adds the GPU's functions.
-#define OP_WITH_WORK(name, work) \
-  constinit const decltype(ops::name) ops::name{#name, cpu::name, work};
-#define OP(name) OP_WITH_WORK(name, nullptr)
-#include "tensor/ops/kernels.def"
+#define OP(name) \
+  constinit const decltype(ops::name) ops::name{#name, cpu::name, work_of<ops::name>};
+#include "declared_ops.def"
 
 namespace {
 

@@ -15,22 +15,43 @@
 
 namespace murmur {
 
-#define UNARY(name, Functor, low, high, summary) name,
-#define BINARY(name, Functor, low, high, summary)
-#define FUNCTION(name, summary)
-enum class Unary : uint8_t {
-#include "tensor/ops/ops.def"
+// A function of one number, f, and its slope f'. Those of the list tensor/ops/ops.def have names in
+// tensor/elementwise.h.
+struct UnaryFunction {
+  struct Kernels {
+    void (*forward)(double constant, const Tensor& x, Tensor& y);  // y <- f(x)
+    void (*backward)(double constant, const Tensor& x, const Tensor& dy,
+                     Into dx);  // dx (+)= dy f'(x)
+  };
+  const char* name;
+  bool has_constant;
+  Kernels cpu;
+  // One row of `type` in the cache: y <- f(x), and d <- d f'(x).
+  void (*value_row)(DType type, double constant, int64_t n, const void* x, void* y);
+  void (*slope_row)(DType type, double constant, int64_t n, const void* x, void* d);
+  mutable Kernels cuda = {};
 };
-#undef UNARY
-#undef BINARY
-#define UNARY(name, Functor, low, high, summary)
-#define BINARY(name, Functor, low, high, summary) name,
-enum class Binary : uint8_t {
-#include "tensor/ops/ops.def"
+// As a value: the function, and the constant in it where it has one.
+struct Unary {
+  const UnaryFunction* function = nullptr;
+  double constant = 0;
+  bool operator==(const Unary&) const = default;
 };
-#undef UNARY
-#undef BINARY
-#undef FUNCTION
+
+// A function of two numbers, f, and its slopes to the left and to the right one.
+struct BinaryFunction {
+  struct Kernels {
+    void (*forward)(const Tensor& a, const Tensor& b, Tensor& y);
+    void (*backward)(bool left, const Tensor& a, const Tensor& b, const Tensor& dy, Into d);
+  };
+  const char* name;
+  Kernels cpu;
+  mutable Kernels cuda = {};
+};
+struct Binary {
+  const BinaryFunction* function = nullptr;
+  bool operator==(const Binary&) const = default;
+};
 
 enum class Norm : uint8_t { layer, rms };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "autograd/elementwise.h"
 #include "nn/model.h"
 #include "optim/update.h"
 #include "tensor/backend.h"

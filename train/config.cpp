@@ -11,6 +11,7 @@
 #include "dist/strategy.h"
 #include "dist/transport.h"
 #include "optim/registry.h"
+#include "tensor/elementwise.h"
 #include "tensor/nearest.h"
 #include "train/partition.h"
 #include "train/tokenizer.h"  // check_utf8
@@ -64,6 +65,10 @@ std::vector<Option> Config::options() {
        0,
        0,
        {"gpt2", "modern"}},
+      {"activation", &activation,
+       "of the MLP: a function of `murmur list ops` of kind unary, NAME:C for another constant in "
+       "it; "
+       "auto: the arch's own"},
       {"n_layer", &n_layer, "layers", 1, 1000},
       {"n_head", &n_head, "attention heads", 1, 1000},
       {"n_embd", &n_embd, "width", 1, 65536},
@@ -407,9 +412,12 @@ GptConfig model_config(const Config& c, int64_t data_vocab_size) {
     throw InputError(fmt::format("vocab_size: {} is smaller than the {} tokens of {}", vocabulary,
                                  data_vocab_size, c.data));
   }
+  Unary activation;
+  if (c.activation != "auto") activation = find_unary("activation", c.activation);
   return {c.n_layer,    c.n_head,        c.n_embd,
           c.block_size, vocabulary,      c.arch == "modern" ? Arch::modern : Arch::gpt2,
-          c.bias,       c.checkpointing, data_vocab_size};
+          c.bias,       c.checkpointing, data_vocab_size,
+          activation};
 }
 
 std::vector<Route> make_routes(const Config& c) {

@@ -17,7 +17,7 @@ namespace murmur {
 
 struct Config {
   // model
-  std::string preset = "nano", arch = "gpt2";
+  std::string preset = "nano", arch = "gpt2", activation = "auto";
   int64_t n_layer = 4, n_head = 4, n_embd = 128, block_size = 64, vocab_size = 0;
   bool bias = true, checkpointing = false;
   // data and place

@@ -169,7 +169,7 @@ std::vector<Assignment> model_to_begin_with(const std::vector<Assignment>& flags
   if (!path_exists(path)) return model;
   for (const Assignment& a : read_toml(path)) {
     for (const char* key :
-         {"arch", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias"})
+         {"arch", "activation", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias"})
       if (a.name == key) model.push_back(a);
   }
   return model;

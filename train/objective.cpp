@@ -8,6 +8,7 @@
 #include "nn/parameter.h"  // stream_of
 #include "optim/svd.h"
 #include "tensor/nearest.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -23,7 +24,7 @@ Tensor product(const Tensor& a, const Tensor& b, const MatmulForm& form = {}) {
 
 Tensor difference(const Tensor& a, const Tensor& b) {
   Tensor d = matrix(a.rows(), a.cols());
-  ops::zip(Binary::sub, a, b, d);
+  ops::zip(binary::sub, a, b, d);
   return d;
 }
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "tensor/cpu/factor.h"
-#include "tensor/cpu/map_row.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/product.h"
 #include "tensor/cpu/transpose.h"
@@ -102,6 +101,8 @@ void compute_block(const MatmulForm& form, double alpha, int64_t k, Operand<In> 
   // Sums of fp32 are added up where they belong, unless c must not be multiplied with them.
   const bool in_place = std::is_same_v<Out, float> && (!c.accumulate || alpha == 1) && k > 0;
   std::vector<C> bias = bias_of<C>(form, block);
+  const UnaryFunction* f = form.op.function;
+  const double constant = form.op.constant;
   auto finish = [&](int64_t row, int64_t height, C* sums, int64_t stride) {
     for (int64_t i = row; i < row + height; i++, sums += stride) {
       int64_t n = symmetric ? std::min(block.width, i + 1) : block.width;
@@ -109,8 +110,8 @@ void compute_block(const MatmulForm& form, double alpha, int64_t k, Operand<In> 
       Out* out = line(c.tensor);
       finish_row(n, C(alpha), sums, c.accumulate && !in_place, form.bias ? bias.data() : nullptr,
                  C(form.beta), line(form.plus), out);
-      if (form.activated) map_row(form.op, n, out, line(form.activated));
-      if (form.slope_at) slope_row(form.op, n, line(form.slope_at), out);
+      if (form.activated) f->value_row(dtype_of<Out>(), constant, n, out, line(form.activated));
+      if (form.slope_at) f->slope_row(dtype_of<Out>(), constant, n, line(form.slope_at), out);
     }
   };
   if (k == 0) {

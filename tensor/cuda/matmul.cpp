@@ -15,6 +15,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/symmetric_hopper.h"
 #include "tensor/ops/functions.h"
+#include "tensor/elementwise.h"
 
 namespace murmur::cuda {
 
@@ -264,7 +265,7 @@ void matmul(const Tensor& a, const Tensor& b, Into c, const MatmulForm& form) {
   }
   // GELU is the one function the library knows; it is fused where that was measured to be faster.
   Product fused = p;
-  bool gelu = form.op == Unary::gelu && a.dtype() == DType::bf16 && out.dtype() == DType::bf16 &&
+  bool gelu = form.op == unary::gelu && a.dtype() == DType::bf16 && out.dtype() == DType::bf16 &&
               p.rows % 8 == 0 && !batched;
   if (form.activated && gelu) {
     fused.epilogue = form.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;

@@ -5,6 +5,7 @@
 #include "tensor/backend.h"
 #include "tensor/cuda/cuda_backend.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
@@ -97,6 +98,20 @@ std::function<void()> CudaBackend::capture(const std::function<void()>& work) co
   };
 }
 
+#define UNARY(name, Functor, low, high, summary) \
+  namespace unary_kernels {                      \
+  extern const UnaryFunction::Kernels name;      \
+  }
+#define BINARY(name, Functor, low, high, summary) \
+  namespace binary_kernels {                      \
+  extern const BinaryFunction::Kernels name;      \
+  }
+#define FUNCTION(name, summary)
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
+#undef FUNCTION
+
 }  // namespace murmur::cuda
 
 namespace murmur {
@@ -105,8 +120,15 @@ const Backend* cuda_backend() {
   static const cuda::CudaBackend backend;
   static const bool found = [] {
 #define OP(name) ops::name.set_cuda(cuda::name);
-#define OP_WITH_WORK(name, work) OP(name)
-#include "tensor/ops/kernels.def"
+#include "declared_ops.def"
+#define UNARY(name, Functor, low, high, summary) \
+  unary::name.function->cuda = cuda::unary_kernels::name;
+#define BINARY(name, Functor, low, high, summary) \
+  binary::name.function->cuda = cuda::binary_kernels::name;
+#define FUNCTION(name, summary)
+#include "tensor/ops/ops.def"
+#undef UNARY
+#undef BINARY
     int count = 0;
     return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
   }();

@@ -16,6 +16,8 @@
 // GPU, in the namespace MURMUR_DEVICE: cpu or cuda.
 #pragma once
 
+#include <algorithm>
+
 #include "tensor/dispatch.h"
 #include "tensor/op.h"  // Into, Factor
 
@@ -350,7 +352,7 @@ Accumulate<T> accumulate(const Into& x, Extent e) {
 // x has the shape of the last dimensions of what e are rows of, or is one number.
 template <class T>
 Broadcast<T> broadcast(const Tensor& x, Extent e) {
-  Extent own{x.numel() / e.cols, e.cols};
+  Extent own{x.numel() / std::max<int64_t>(e.cols, 1), e.cols};
   if (x.numel() == 1) own = {1, 1};
   auto o = operand<Broadcast<T>>(x, own);
   o.rows = uint32_t(own.rows), o.single = x.numel() == 1;

@@ -13,7 +13,6 @@ namespace murmur {
   namespace cuda {                    \
   decltype(ops::name)::Function name; \
   }
-#define OP_WITH_WORK(name, work) OP(name)
-#include "tensor/ops/kernels.def"
+#include "declared_ops.def"
 
 }  // namespace murmur

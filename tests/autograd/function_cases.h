@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "autograd/checkpoint.h"
+#include "autograd/elementwise.h"
 #include "autograd/functions.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 namespace murmur {
@@ -72,11 +74,11 @@ inline std::vector<FunctionCase> function_cases(DType dtype, Device device) {
        [](auto& v) { return linear(v[0], v[1], v[2]); },
        {random({2, 3, 4}, 0), random({5, 4}, 1), random({5}, 2)}},
       {"mlp",
-       [](auto& v) { return mlp(v[0], v[1], v[2], Unary::gelu, v[3], v[4]); },
+       [](auto& v) { return mlp(v[0], v[1], v[2], unary::gelu, v[3], v[4]); },
        {random({2, 3, 4}, 0), random({6, 4}, 1), random({6}, 2), random({5, 6}, 3),
         random({5}, 4)}},
       {"mlp",
-       [](auto& v) { return mlp(v[0], v[1], Var(), Unary::silu, v[2], Var()); },
+       [](auto& v) { return mlp(v[0], v[1], Var(), unary::silu, v[2], Var()); },
        {random({2, 3, 4}, 0), random({6, 4}, 1), random({5, 6}, 2)}},
       {"softmax", [](auto& v) { return softmax(v[0]); }, {random({3, 7}, 0, -3, 3)}},
       {"layer_norm",

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "autograd/checkpoint.h"
+#include "autograd/elementwise.h"
 #include "autograd/functions.h"
 #include "tensor/ops.h"
 

@@ -1,5 +1,6 @@
 // tests/cuda/elementwise_test.cpp - maps and zips, every row of ops.def, over aligned, ragged and
 // strided rows.
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
@@ -16,17 +17,17 @@ struct BinaryRow {
   const char* name;
   double low, high;
 };
-constexpr UnaryRow kUnary[] = {
-#define UNARY(name, Functor, low, high, summary) {Unary::name, #name, low, high},
+const UnaryRow kUnary[] = {
+#define UNARY(name, Functor, low, high, summary) {unary::name, #name, low, high},
 #define BINARY(name, Functor, low, high, summary)
 #define FUNCTION(name, summary)
 #include "tensor/ops/ops.def"
 #undef UNARY
 #undef BINARY
 };
-constexpr BinaryRow kBinary[] = {
+const BinaryRow kBinary[] = {
 #define UNARY(name, Functor, low, high, summary)
-#define BINARY(name, Functor, low, high, summary) {Binary::name, #name, low, high},
+#define BINARY(name, Functor, low, high, summary) {binary::name, #name, low, high},
 #include "tensor/ops/ops.def"
 #undef UNARY
 #undef BINARY
@@ -107,8 +108,8 @@ TEST_CASE("cuda: every BINARY row and its derivatives, the right side repeated")
 TEST_CASE("cuda: a right side that does not fit is refused, and so is fp64") {
   Tensor a({2, 3}, DType::f32, Device::cuda), b({2}, DType::f32, Device::cuda);
   Tensor wide({2, 3}, DType::f64, Device::cuda);
-  CHECK_THROWS_AS(ops::zip(Binary::add, a, b, a), Error);
-  CHECK_THROWS_AS(ops::map(Unary::exp, wide, wide), Error);
+  CHECK_THROWS_AS(ops::zip(binary::add, a, b, a), Error);
+  CHECK_THROWS_AS(ops::map(unary::exp, wide, wide), Error);
 }
 
 TEST_CASE("cuda: scale by a number, by a number on the device, by one for each matrix") {
@@ -162,8 +163,8 @@ TEST_CASE("cuda: random numbers are those of the CPU") {
 
 TEST_CASE("cuda: tensors without elements launch nothing") {
   Tensor x({0, 8}, DType::bf16, Device::cuda), y = x;
-  ops::map(Unary::exp, x, y);
-  ops::zip(Binary::add, x, x, y);
+  ops::map(unary::exp, x, y);
+  ops::zip(binary::add, x, x, y);
   ops::scale(2, x, {y});
   ops::random_normal(1, 1, 0, 1, y);
   ops::softmax(x, y);

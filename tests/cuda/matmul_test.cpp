@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "tensor/cuda/plans.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 #include "tests/cuda/parity.h"
 
@@ -101,7 +102,7 @@ TEST_CASE("a symmetric product is the whole of it") {
 
 TEST_CASE("what follows a product: activations and their slopes, known to the library or not") {
   for (DType dtype : {DType::f32, DType::bf16}) {
-    for (Unary op : {Unary::gelu, Unary::relu2}) {
+    for (Unary op : {unary::gelu, unary::relu2}) {
       for (int64_t n : {32, 20}) {
         for (bool with_bias : {false, true}) {
           Tensor a = random({48, 24}, dtype, 1), b = random({n, 24}, dtype, 2, 0.3),

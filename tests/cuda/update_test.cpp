@@ -1,5 +1,6 @@
 // tests/cuda/update_test.cpp - the passes over parameters: numbers from the device, shadows, banks
 // whose squares leave the range of fp32.
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 #include "tests/cuda/pairs.h"
 
@@ -63,7 +64,7 @@ TEST_CASE("cuda: adam, with the step on the device") {
       Pair v = values(shape, DType::f32, 3), direction = result(shape, DType::f32);
       Pair step = number(t);
       on_both([&](Device d) {
-        ops::map(Unary::square, v.on(d), v.on(d));
+        ops::map(unary::square, v.on(d), v.on(d));
         ops::adam(g.on(d), m.on(d), v.on(d), direction.on(d), 0.9, 0.999, 1e-8, step.on(d));
       });
       check_equal(m);

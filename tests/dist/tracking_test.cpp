@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include "dist/topology_report.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 #include "tests/dist/nodes.h"
 
@@ -154,7 +155,7 @@ Bare quadratic(const Stack& targets) {
   Bare bare{.nodes = int(targets.size())};
   bare.gradient = [=](int64_t, int rank, const Tensor& x, Tensor& g) {
     Tensor target = Tensor::of(targets[size_t(rank)], x.shape(), x.dtype());
-    ops::zip(Binary::sub, x, target, g);
+    ops::zip(binary::sub, x, target, g);
   };
   return bare;
 }

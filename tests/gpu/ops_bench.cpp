@@ -20,6 +20,7 @@
 #include "optim/registry.h"
 #include "optim/update.h"
 #include "tensor/backend.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 #include "train/config.h"
 
@@ -171,7 +172,7 @@ void linear_gelu(Bench& bench, int64_t rows, int64_t in, int64_t out) {
               Tensor w = random({out, in}, DType::bf16, 0.02);
               MatmulForm form{.transpose_b = true};
               form.bias = random({out}, DType::f32);
-              form.op = Unary::gelu;
+              form.op = unary::gelu;
               form.activated = made({rows, out}, DType::bf16);
               return [=]() mutable { ops::matmul(x, w, {y}, form); };
             });

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "tensor/cpu/parallel.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 #include "tensor/ops/philox.h"
 
@@ -152,12 +153,12 @@ TEST_CASE("elementwise ops on strided rows equal the same on copies") {
   Tensor wide = random({5, 40}, 0, DType::f32, 0.5, 1.5), a = wide.columns(3, 20), copy(a.shape()),
          y(a.shape()), z(a.shape());
   ops::copy(a, copy);
-  ops::map(Unary::gelu, a, y);
-  ops::map(Unary::gelu, copy, z);
+  ops::map(unary::gelu, a, y);
+  ops::map(unary::gelu, copy, z);
   CHECK(to_vector(y) == to_vector(z));
   Tensor other = random({5, 17}, 1, DType::f32, 0.5, 1.5);
-  ops::zip(Binary::div, a, other, y);
-  ops::zip(Binary::div, copy, other, z);
+  ops::zip(binary::div, a, other, y);
+  ops::zip(binary::div, copy, other, z);
   CHECK(to_vector(y) == to_vector(z));
   CHECK(sum_of(a) == doctest::Approx(sum_of(copy)));
 }

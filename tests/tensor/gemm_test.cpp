@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tensor/check.h"
+#include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
 using namespace murmur;
@@ -176,21 +177,21 @@ EACH_KERNEL("gemm: strided sides and results, factors, addends, bias, activation
                      .bias = with_bias ? bias : Tensor(),
                      .sums = sums,
                      .add_to_sums = true,
-                     .op = Unary::gelu};
+                     .op = unary::gelu};
       (with_slope ? how.slope_at : how.activated) = with_slope ? at : activated;
       ops::matmul(a, b, {c, accumulate}, how);
       check_close(sums, expected_sums, 4 * m * kCount);
       Tensor copy({kCount, m, n}, types.out), again({kCount, m, n}, types.out);
       if (with_slope) {
         ops::fill(again, 1);
-        ops::map_backward(Unary::gelu, at, again, {copy});
+        ops::map_backward(unary::gelu, at, again, {copy});
         std::vector<double> slopes = to_vector(copy);
         for (size_t i = 0; i < expected.size(); i++) expected[i] *= slopes[i];
         if (types.out == DType::f32) check_close(c, expected, 4 * k);
       } else {
         check_close(c, expected, 4 * k);
         ops::copy(c, copy);
-        ops::map(Unary::gelu, copy, again);
+        ops::map(unary::gelu, copy, again);
         CHECK(same_bits(again, activated));
       }
     }
