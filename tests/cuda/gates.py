@@ -26,7 +26,7 @@ CEILINGS = [
     (r"attention_", 255),
     (r"QkNormBackward|SoftmaxBackward", 128),  # the longest rows that a warp holds
     (r"NormBackward", 255),
-    (r"NormForward", 96),
+    (r"NormForward|Rope", 96),
     (r"element", 56),
     (r"", 80),
 ]
