@@ -78,6 +78,11 @@ inline std::vector<FunctionCase> function_cases(DType dtype, Device device) {
        {random({2, 3, 4}, 0), random({6, 4}, 1), random({6}, 2), random({5, 6}, 3),
         random({5}, 4)}},
       {"mlp",
+       [](auto& v) {
+         return mlp(v[0], v[1], Var(), {unary::leaky_relu.function, 0.3}, v[2], Var());
+       },
+       {random({2, 3, 4}, 0), random({6, 4}, 1), random({5, 6}, 2)}},
+      {"mlp",
        [](auto& v) { return mlp(v[0], v[1], Var(), unary::silu, v[2], Var()); },
        {random({2, 3, 4}, 0), random({6, 4}, 1), random({5, 6}, 2)}},
       {"softmax", [](auto& v) { return softmax(v[0]); }, {random({3, 7}, 0, -3, 3)}},

@@ -160,3 +160,30 @@ TEST_CASE("of a flag that is given twice the last one counts, in every command")
                  "0", "--networks", "nvlink4", "--n-layer", "1"});
   CHECK(!contains(counts, "\"ranks\": 4,"));
 }
+
+TEST_CASE(
+    "the MLP's activation is any function of the list, with its constant, and belongs to the run") {
+  Workplace place;
+  auto loss_of = [&](const std::string& run, const std::string& activation) {
+    output_of(place.train(run, {"--steps", "2", "--activation", activation}));
+    return read_log(place / run + "/log.jsonl").back().train_loss;
+  };
+  const double own = loss_of("auto", "auto");
+  CHECK(loss_of("gelu", "gelu") == own);
+  const double leaky = loss_of("leaky", "leaky_relu:0.2");
+  CHECK(leaky != own);
+  CHECK(loss_of("leaky_as_it_is", "leaky_relu") != leaky);
+  CHECK(loss_of("again", "leaky_relu:0.2") == leaky);
+  const std::string run = place / "leaky";
+  CHECK(contains(read_file(run + "/config.toml"), "activation = \"leaky_relu:0.2\""));
+  output_of({"train", "--resume", "--out", run, "--steps", "3"});
+  output_of({"eval", run});
+  check_refused({"train", "--resume", "--out", run, "--steps", "4", "--activation", "gelu"},
+                {"activation"});
+  check_refused(place.train("x", {"--activation", "geluu"}), {"activation", "'geluu'", "gelu"});
+  check_refused(place.train("x", {"--activation", "gelu:2"}),
+                {"activation", "gelu has no constant"});
+  for (const char* number : {"", "x", "1x", "nan", "inf"})
+    check_refused(place.train("x", {"--activation", std::string("leaky_relu:") + number}),
+                  {"activation", "leaky_relu:0.1"});
+}
