@@ -267,10 +267,14 @@ struct Local<Team, ColumnSum<float>> {
   }
 };
 
+// Blocks that a multiprocessor is to hold at least: short rows leave registers for them.
+template <int kPieces>
+constexpr int kResident = kPieces == 1                   ? 4
+                          : kPieces == 2 || kPieces == 3 ? 2
+                                                         : 1;
+
 template <By kBy, int kPieces, int N, class F, class... X>
-__global__ void __launch_bounds__(kBy == By::lanes ? 256 : 512, kPieces == 1                   ? 4
-                                                                : kPieces == 2 || kPieces == 3 ? 2
-                                                                                               : 1)
+__global__ void __launch_bounds__(kBy == By::lanes ? 256 : 512, kResident<kPieces>)
     row_kernel(F f, Extent e, int lanes, X... x) {
   MURMUR_SHARED(bytes);
   using Own = Team<kBy, kPieces, N>;
