@@ -133,20 +133,19 @@ inline U word_of_lines(const char* from, [[maybe_unused]] int64_t next) {
 
 // packing ---------------------------------------------------------------------------------------
 
+template <int... i>
+struct Lanes {};
+#ifdef __AVX512F__
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#else
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
+#endif
+
 // Exchanges blocks of kHalf words between two vectors: the upper ones of a for the lower ones of b.
 template <int kHalf, int... i>
-inline void exchange(U& a, U& b) {
-#ifdef __AVX512F__
-#define MURMUR_LANES(f)                                                                          \
-  f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7), f(8), f(9), f(10), f(11), f(12), f(13), f(14), \
-      f(15)
-#else
-#define MURMUR_LANES(f) f(0), f(1), f(2), f(3), f(4), f(5), f(6), f(7)
-#endif
-#define MURMUR_LOW(i) ((i)&kHalf ? L + (i)-kHalf : (i))
-#define MURMUR_HIGH(i) ((i)&kHalf ? L + (i) : (i) + kHalf)
-  U low = __builtin_shufflevector(a, b, MURMUR_LANES(MURMUR_LOW));
-  b = __builtin_shufflevector(a, b, MURMUR_LANES(MURMUR_HIGH));
+inline void exchange(U& a, U& b, Lanes<i...>) {
+  U low = __builtin_shufflevector(a, b, (i & kHalf ? L + i - kHalf : i)...);
+  b = __builtin_shufflevector(a, b, (i & kHalf ? L + i : i + kHalf)...);
   a = low;
 }
 
@@ -155,7 +154,7 @@ template <int kHalf = 1>
 inline void transpose(U (&row)[L]) {
 #pragma GCC unroll 16
   for (int i = 0; i < L; i++) {
-    if (!(i & kHalf)) exchange<kHalf>(row[i], row[i + kHalf]);
+    if (!(i & kHalf)) exchange<kHalf>(row[i], row[i + kHalf], AllLanes());
   }
   if constexpr (2 * kHalf < L) transpose<2 * kHalf>(row);
 }
