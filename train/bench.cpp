@@ -29,6 +29,33 @@ Tensor random_tokens(int64_t batch, int64_t time, int64_t vocabulary, uint64_t s
   return tokens;
 }
 
+// Of a preset's layers: y = x w^T, its gradient to x and that to w.
+void bench_products(const Config& config, Json& result) {
+  const int64_t n = config.batch_size * config.block_size, c = config.n_embd;
+  struct Layer {
+    const char* name;
+    int64_t in, out;
+  };
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    for (const Layer& layer :
+         {Layer{"qkv", c, 3 * c}, {"projection", c, c}, {"up", c, 4 * c}, {"down", 4 * c, c}}) {
+      Tensor x({n, layer.in}, dtype), w({layer.out, layer.in}, dtype), y({n, layer.out}, dtype),
+          dw({layer.out, layer.in});
+      for (Tensor* t : {&x, &w}) ops::random_uniform(1, 0, -1, 1, *t);
+      auto row = [&](const char* what, const Tensor& a, const Tensor& b, Tensor& to,
+                     const MatmulForm& form) {
+        double ms = time_of([&] { ops::matmul(a, b, {to}, form); });
+        result.push_back({{"name", std::string(layer.name) + " " + what + " " + name_of(dtype)},
+                          {"ms", ms},
+                          {"gflops", 2 * double(n * layer.in * layer.out) / ms * 1e-6}});
+      };
+      row("forward", x, w, y, {.transpose_b = true});
+      row("to input", y, w, x, {});
+      row("to weight", y, x, dw, {.transpose_a = true});
+    }
+  }
+}
+
 }  // namespace
 
 std::string bench_step(const Config& config, int64_t steps) {
@@ -151,6 +178,7 @@ std::string bench_ops(const Config& config) {
   ops::fill(bias, 0);
   row("layer_norm", 1, [=](const Var& x, const Var&) { return layer_norm(x, gain, bias); });
   row("rms_norm", 1, [=](const Var& x, const Var&) { return rms_norm(x, gain); });
+  bench_products(config, result);
   return result.dump(1) + "\n";
 }
 

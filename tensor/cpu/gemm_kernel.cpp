@@ -36,6 +36,8 @@ constexpr bool kHasAmx = false;
 constexpr int kColumns = 2 * L;
 // Of the inner dimension, in words: one that is longer than kWhole goes by in pieces.
 constexpr int64_t kWhole = 768, kPiece = 384;
+// How many words ahead a tile asks memory for the right side.
+constexpr int64_t kAhead = 32;
 // Columns in memory whose words lie further apart, in bytes, compete for few lines of the cache.
 constexpr int64_t kFar = 8192;
 
@@ -258,8 +260,8 @@ struct FromMemory {
       store(panel + j * L, x);
       word[j] = (F)x;
     }
-    __builtin_prefetch(at + 8 * kPerWord<kWord> * stride);
-    __builtin_prefetch(at + 8 * kPerWord<kWord> * stride + 64);
+    __builtin_prefetch(at + kAhead * kPerWord<kWord> * stride);
+    __builtin_prefetch(at + kAhead * kPerWord<kWord> * stride + 64);
     panel += kColumns;
     at += kPerWord<kWord> * stride;
   }
@@ -452,6 +454,7 @@ class Multiplication {
     const int64_t columns = p.lower ? smaller(p.n, i + rows + p.diagonal) : p.n;
     for (int64_t j = 0; j < columns; j += kColumns) {
       float *panel = right + j * words, *at = strip(i) + j;
+      if (left.word == 4) left.ahead = (R + j / kColumns % R) * left.row;  // one row a panel
       const bool is_new = j >= packed, whole = j + kColumns <= p.n && (!kAmx<kWord> || rows == R);
       const bool by_tile = is_new && !p.right.lines_are_rows && whole && rows == R &&
                            depth == words * S && to - from == words && !kAmx<kWord>;
