@@ -654,8 +654,8 @@ int run(int argc, char** argv, std::string* to_launch_by) {
     Config config = bench_flags.config({{"optimizer", "adamw"}});
     fmt::print("{}", bench_step(config, bench_flags.given("steps") ? config.steps : 20));
   });
-  CLI::App* bench_ops_command =
-      bench_command->add_subcommand("ops", "elementwise ops, softmax, norms and products of a layer, as JSON");
+  CLI::App* bench_ops_command = bench_command->add_subcommand(
+      "ops", "elementwise ops, softmax, norms and products of a layer, as JSON");
   ConfigFlags ops_flags(*bench_ops_command);
   bench_ops_command->add_flag("--json", json, "JSON is the only output; accepted for scripts");
   bench_ops_command->callback([&] { fmt::print("{}", bench_ops(ops_flags.config())); });
