@@ -517,7 +517,8 @@ constexpr GemmProduct kProduct = {kRows<kWord>, multiply<kWord>, scratch_size<kW
 }  // namespace
 
 #define MURMUR_KERNEL(isa) MURMUR_KERNEL_NAMED(isa)
-#define MURMUR_KERNEL_NAMED(isa) \
+#define MURMUR_KERNEL_NAMED(isa)      \
+  extern const GemmKernel gemm_##isa; \
   const GemmKernel gemm_##isa = {#isa, kProduct<Word::fp32>, kProduct<kBf16Word>};
 MURMUR_KERNEL(MURMUR_GEMM)
 

@@ -15,6 +15,10 @@
 #include "tensor/elementwise.h"
 #include "tensor/ops.h"
 
+namespace murmur {
+extern const GemmKernel gemm_amx_on_cpu;  // amx_on_cpu.h; needs AVX512_BF16
+}
+
 using namespace murmur;
 
 namespace {
@@ -33,6 +37,7 @@ struct Forced {
   ONE_KERNEL(title, body, avx512)      \
   ONE_KERNEL(title, body, avx512_bf16) \
   ONE_KERNEL(title, body, amx)         \
+  ONE_KERNEL(title, body, amx_on_cpu)  \
   static void body()
 #define ONE_KERNEL(title, body, isa)                                       \
   TEST_CASE(title " (" #isa ")" * doctest::skip(!runs_here(gemm_##isa))) { \
