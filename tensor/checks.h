@@ -43,23 +43,6 @@ inline void check_contiguous(const Tensor& x) {
   check(x.contiguous(), [&] { return "the rows of " + text(x) + " lie apart"; });
 }
 
-inline void check_mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
-                      const std::vector<double>& weights, const Tensor& y) {
-  check_same(x, y);
-  check_shape(own, x);
-  check(x.dtype() == compute_type(x.dtype()),
-        [&] { return "into " + text(y) + ", but sums want fp32 or fp64"; });
-  check(theirs.size() == weights.size(), [&] {
-    return std::to_string(theirs.size()) + " neighbours, " + std::to_string(weights.size()) +
-           " weights";
-  });
-  for (const Tensor* tensor : {&x, &own, &y}) check_contiguous(*tensor);
-  for (const Tensor& their : theirs) {
-    check_same(own, their);
-    check_contiguous(their);
-  }
-}
-
 inline void check_packed(const Tensor& x, const Tensor& packed) {
   check(packed.dtype() == DType::i32 && packed.numel() == packed_words(x.numel()), [&] {
     return text(packed) + " cannot hold " + text(x) + " in " +
@@ -83,16 +66,6 @@ inline void check_orthonormal(const Tensor& x, const Tensor& q) {
   check_same(x, q);
   check(x.shape().rank() == 3 && x.shape()[1] >= x.shape()[2] && x.contiguous() && q.contiguous(),
         [&] { return text(x) + " is no bank (K, m, n) of matrices at least as tall as wide"; });
-}
-
-inline void check_gather(const Tensor& table, const Tensor& tokens, const Tensor& positions,
-                         const Tensor& y) {
-  check(y.numel() == tokens.numel() * table.cols() && y.dtype() == table.dtype() && y.contiguous(),
-        [&] { return text(table) + " into " + text(y); });
-  int64_t times = tokens.cols();
-  check(!positions || (positions.cols() == table.cols() && positions.rows() >= times), [&] {
-    return std::to_string(times) + " positions wanted, table of positions " + text(positions);
-  });
 }
 
 inline void check_gather_backward(const Tensor& tokens, const Tensor& dy, const Tensor& table) {

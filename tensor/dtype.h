@@ -54,6 +54,7 @@ struct bf16 {
 };
 
 // Arithmetic happens in Compute<T>: float for what is stored in fp32 or bf16, double for fp64.
+// Whole numbers, and bf16 as its bits, are only moved.
 template <class T>
 struct ComputeOf {
   using type = float;
@@ -61,6 +62,14 @@ struct ComputeOf {
 template <>
 struct ComputeOf<double> {
   using type = double;
+};
+template <>
+struct ComputeOf<int32_t> {
+  using type = int32_t;
+};
+template <>
+struct ComputeOf<uint16_t> {
+  using type = uint16_t;
 };
 template <class T>
 using Compute = typename ComputeOf<T>::type;
@@ -80,6 +89,10 @@ constexpr DType dtype_of<double>() {
 }
 template <>
 constexpr DType dtype_of<bf16>() {
+  return DType::bf16;
+}
+template <>
+constexpr DType dtype_of<uint16_t>() {
   return DType::bf16;
 }
 template <>

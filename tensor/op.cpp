@@ -97,6 +97,11 @@ Work work_of_adam(const Tensor& g, Tensor& m, Tensor& v, Tensor& direction, doub
                   const Tensor&) {
   return bytes_of({&g, &m, &m, &v, &v, &direction});
 }
+Work work_of_adam_update(const Factor&, const Tensor& g, Tensor& m, Tensor& v, double, double,
+                         double, const Tensor&, const Factor&, double, bool, Tensor& w,
+                         Tensor& shadow) {
+  return bytes_of({&g, &m, &m, &v, &v, &w, &w, &shadow});
+}
 Work work_of_momentum(const Tensor& g, Tensor& m, Tensor& u, double, double, double, double) {
   return bytes_of({&g, &m, &m, &u});
 }
@@ -153,6 +158,8 @@ template <>
 constexpr auto work_of<ops::apply_update> = work_of_apply_update;
 template <>
 constexpr auto work_of<ops::adam> = work_of_adam;
+template <>
+constexpr auto work_of<ops::adam_update> = work_of_adam_update;
 template <>
 constexpr auto work_of<ops::momentum> = work_of_momentum;
 template <>

@@ -107,10 +107,15 @@ extern const Op<void(double t, const Tensor& x, Tensor& y)> lerp;
 extern const Op<void(const Factor& rate, double decay, bool cautious, const Tensor& d, Tensor& w,
                      Tensor& shadow)>
     apply_update;
-// The fused update of AdamW (optim/adamw.cpp): moves m and v, writes the direction. step: (1)
+// The direction of Adam (optim/adamw.cpp): moves m and v, writes it. step: (1) fp64
 extern const Op<void(const Tensor& gradient, Tensor& m, Tensor& v, Tensor& direction, double beta1,
                      double beta2, double eps, const Tensor& step)>
     adam;
+// Both in one pass: adam of clip g, then apply_update with the direction, which is not kept.
+extern const Op<void(const Factor& clip, const Tensor& gradient, Tensor& m, Tensor& v, double beta1,
+                     double beta2, double eps, const Tensor& step, const Factor& rate, double decay,
+                     bool cautious, Tensor& w, Tensor& shadow)>
+    adam_update;
 // m <- decay m + weight g, then u <- from_m m + from_g g; u may be of another type.
 extern const Op<void(const Tensor& gradient, Tensor& m, Tensor& u, double decay, double weight,
                      double from_m, double from_g)>

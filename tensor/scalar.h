@@ -67,5 +67,7 @@ MURMUR_HD float sqrt_of(float x) { return sqrtf(x); }
 MURMUR_HD double sqrt_of(double x) { return sqrt(x); }
 MURMUR_HD float log_of(float x) { return logf(x); }
 MURMUR_HD double log_of(double x) { return log(x); }
+MURMUR_HD float expm1_of(float x) { return expm1f(x); }
+MURMUR_HD double expm1_of(double x) { return expm1(x); }
 
 }  // namespace murmur

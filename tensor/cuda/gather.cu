@@ -1,30 +1,13 @@
-// tensor/cuda/gather.cu - rows of a table by token, and the gradient back into the table.
+// tensor/cuda/gather.cu - the gradient of rows that were taken out of a table, back into it.
 //
-// Backward sorts the tokens, so that what goes to one row of the table is neighbours, in the order
-// of the tokens. The warps of a block add up such a run together: no sum depends on the machine.
+// The tokens are sorted, so that what goes to one row of the table is neighbours, in the order of
+// the tokens. The warps of a block add up such a run together: no sum depends on the machine.
 #include "tensor/checks.h"
-#include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/reduce.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
-
-// Rows of a table, as the tokens say. A token outside it gives NaN: a kernel can throw nothing.
-template <class T>
-struct Chosen : In<T> {
-  const int32_t* tokens;
-  uint32_t rows;
-  template <int N>
-  __device__ void load(float (&v)[N], Place p) const {
-    p.row = uint32_t(tokens[p.row]);
-    if (p.row < rows) return this->x.load(v, p);
-    for (float& number : v) number = NAN;
-  }
-};
-
-struct Embed {
-  __device__ void operator()(float value, float position, float& y) const { y = value + position; }
-};
 
 // Token, then position: keys are all different, so every sort is a stable one.
 using Key = uint64_t;
@@ -68,7 +51,7 @@ __global__ void __launch_bounds__(kTile)
 // A block adds up the runs of one token that begin in its chunk, 32 N columns of them.
 template <class T>
 __global__ void __launch_bounds__(32 * kSumWarps)
-    add_runs(const Key* keys, int64_t n, Rows<T> dy, bool wide, Out<float> table, uint32_t rows,
+    add_runs(const Key* keys, int64_t n, Rows<T> dy, bool wide, Target table, uint32_t rows,
              int64_t cols) {
   constexpr int N = kNeighbours<T>;
   auto token = [=](int64_t i) { return uint32_t(keys[i] >> 32); };
@@ -80,24 +63,11 @@ __global__ void __launch_bounds__(32 * kSumWarps)
     int64_t most = 1;  // runs are short as a rule: their ends are near
     while (begin + most < n && token(begin + most) == to.row) most *= 2;
     int64_t end = not_smaller(keys, begin, min(begin + most, n), Key(to.row + 1) << 32);
-    float sum[N], old[N];
+    float sum[N];
     auto row = [=](int64_t i) { return uint32_t(keys[i]); };
     if (!sum_by_warps<kSumWarps>(sum, dy, to, begin, end, row)) continue;
-    table.load(old, to);
-    for (int i = 0; i < N; i++) old[i] += sum[i];
-    table.store(old, to);
+    table.take(sum, to);
   }
-}
-
-void gather(const Tensor& table, const Tensor& tokens, const Tensor& positions, Tensor& y) {
-  check_gather(table, tokens, positions, y);
-  Extent e{tokens.numel(), table.cols()}, all{table.rows(), table.cols()};
-  dispatch_single(table.dtype(), [&](auto type) {
-    using T = decltype(type);
-    Chosen<T> chosen{in<T>(table, all), tokens.data<int32_t>(), uint32_t(table.rows())};
-    Repeated<T> repeated{{rows_of<T>(positions)}, uint32_t(tokens.cols()), false};
-    launch_elementwise(Embed{}, e, chosen, repeated, out<T>(y, e));
-  });
 }
 
 void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) {
@@ -118,10 +88,10 @@ void gather_backward(const Tensor& tokens, const Tensor& dy, Into dtable) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     Rows<T> from = rows_of<T>(dy);
-    Out<float> to = out<float>(table, {table.rows(), cols}, dtable.accumulate);
+    Target to{rows_of<float>(table), dtable.accumulate};
     launch(add_runs<T>, dim3{unsigned(ceil_div(n, kChunk)), unsigned(ceil_div(cols, 32 * N))},
            32 * kSumWarps, 0, static_cast<const Key*>(keys.raw()), n, from,
-           from.wide(N) && to.wide(N), to, uint32_t(table.rows()), cols);
+           from.wide(N) && to.y.wide(N), to, uint32_t(table.rows()), cols);
   });
 }
 

@@ -3,9 +3,9 @@
 #include <type_traits>
 
 #include "tensor/checks.h"
-#include "tensor/cuda/elementwise.h"
 #include "tensor/cuda/reduce.h"
 #include "tensor/cuda/reductions.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
@@ -46,23 +46,19 @@ __global__ void __launch_bounds__(256)
 // y[piece] <- sum of `grain` rows of x, 32 N columns to a block. `second` takes what lies behind x.
 template <int kWarps, int N, class T>
 __global__ void __launch_bounds__(32 * kWarps)
-    sum_rows_piece(Rows<T> x, Extent e, int64_t grain, bool wide, Out<float> y, Out<float> second) {
+    sum_rows_piece(Rows<T> x, Extent e, int64_t grain, bool wide, Target y, Target second) {
   int64_t column = (int64_t(blockIdx.x) * 32 + threadIdx.x % 32) * N, first = blockIdx.y * grain;
-  Out<float> to = blockIdx.z ? second : y;
+  Target to = blockIdx.z ? second : y;
   if (blockIdx.z) x.data += e.rows * x.stride;
   Place p = place(blockIdx.y, column, e.cols, N, wide);
-  float sum[N], old[N];
+  float sum[N];
   auto row = [](int64_t i) { return i; };
   if (!sum_by_warps<kWarps>(sum, x, p, first, min(first + grain, e.rows), row)) return;
-  to.load(old, p);
-  for (int i = 0; i < N; i++) old[i] += sum[i];
-  to.store(old, p);
+  to.take(sum, p);
 }
 
 void add_pieces(const Tensor& partial, Into first, Into second) {
-  auto to = [](const Into& into) {
-    return Out<float>{rows_of<float>(into.tensor), into.accumulate};
-  };
+  auto to = [](const Into& into) { return Target{rows_of<float>(into.tensor), into.accumulate}; };
   Extent e{partial.shape()[1], partial.shape()[2]};
   dim3 grid{unsigned(ceil_div(e.cols, 32)), 1, unsigned(partial.shape()[0])};
   launch(sum_rows_piece<32, 1, float>, grid, 1024, 0, Rows<float>{partial.data<float>(), e.cols}, e,
@@ -110,10 +106,10 @@ void sum_rows(const Tensor& x, Into y) {
     using T = decltype(type);
     constexpr int N = kNeighbours<T>;
     Rows<T> from = rows_of<T>(x);
-    Out<float> to = out<float>(partial, {pieces, e.cols});
+    Target to{rows_of<float>(partial, {pieces, e.cols}), false};
     launch(sum_rows_piece<kSumWarps, N, T>,
            dim3{unsigned(ceil_div(e.cols, 32 * N)), unsigned(pieces)}, 32 * kSumWarps, 0, from, e,
-           grain, from.wide(N) && to.wide(N), to, Out<float>{});
+           grain, from.wide(N) && to.y.wide(N), to, Target{});
   });
   add_pieces(partial, y, y);
 }

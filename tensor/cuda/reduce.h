@@ -32,6 +32,20 @@ __device__ bool sum_by_warps(float (&sum)[N], const Rows<T>& x, Place p, int64_t
   return warp == 0;
 }
 
+// Where sums go: written, or added to what is there. May be no tensor.
+struct Target {
+  Rows<float> y;
+  bool adds;
+  template <int N>
+  __device__ void take(float (&sum)[N], const Place& p) const {
+    if (!y.data) return;
+    float old[N];
+    y.load_if(adds, old, p);
+    for (int i = 0; i < N; i++) sum[i] += old[i];
+    y.store(sum, p);
+  }
+};
+
 // first (+)= the sum of partial[0] over its pieces, in order, and second that of partial[1], for a
 // partial (1 or 2, pieces, C) in fp32. An Into without a tensor is left out.
 void add_pieces(const Tensor& partial, Into first, Into second);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "tensor/cuda/instructions.h"
 #include "tensor/dispatch.h"
@@ -17,33 +18,32 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 template <class... T>
 constexpr int kNeighbours = 16 / int(std::max({sizeof(T)...}));
 
-// N neighbours as they lie in memory: 8 bytes, or a multiple of 16.
+// N neighbours as they lie in memory: 4 bytes, 8, or a multiple of 16.
 template <class T, int N>
-struct __attribute__((may_alias, aligned(N * sizeof(T) < 16 ? 8 : 16))) Vector {
+struct __attribute__((may_alias, aligned(std::min<size_t>(N * sizeof(T), 16)))) Vector {
+  using C = Compute<T>;
   uint32_t words[N * sizeof(T) / 4];
 
   __device__ static Vector at(const T* p) { return *reinterpret_cast<const Vector*>(p); }
   __device__ void to(T* p) const { *reinterpret_cast<Vector*>(p) = *this; }
 
-  __device__ static Vector of(const float* v) {
+  __device__ static Vector of(const C* v) {
     Vector x;
-    for (int i = 0; i < int(N * sizeof(T) / 4); i++) {
-      if constexpr (sizeof(T) == 4) {
-        x.words[i] = bit_cast<uint32_t>(v[i]);
-      } else {
-        x.words[i] = pack(v[2 * i], v[2 * i + 1]);
-      }
+    if constexpr (std::is_same_v<T, bf16>) {
+      for (int i = 0; i < N / 2; i++) x.words[i] = pack(v[2 * i], v[2 * i + 1]);
+    } else {
+      __builtin_memcpy(x.words, v, sizeof x.words);
     }
     return x;
   }
-  __device__ void unpack(float* v) const {
-    for (int i = 0; i < int(N * sizeof(T) / 4); i++) {
-      if constexpr (sizeof(T) == 4) {
-        v[i] = bit_cast<float>(words[i]);
-      } else {
+  __device__ void unpack(C* v) const {
+    if constexpr (std::is_same_v<T, bf16>) {
+      for (int i = 0; i < N / 2; i++) {
         v[2 * i] = bit_cast<float>(words[i] << 16);
         v[2 * i + 1] = bit_cast<float>(words[i] & 0xffff0000u);
       }
+    } else {
+      __builtin_memcpy(v, words, sizeof words);
     }
   }
 };

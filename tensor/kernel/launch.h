@@ -23,6 +23,16 @@ void dispatch_kernel(DType dtype, const F& f) {
 #endif
 }
 
+// The same for what is kept in full: parameters, the state of optimizers.
+template <class F>
+void dispatch_compute(DType dtype, const F& f) {
+#ifndef MURMUR_GPU_KERNELS
+  if (dtype == DType::f64) return f(double{});
+#endif
+  check(dtype == DType::f32, [&] { return std::string("not for ") + name_of(dtype) + " tensors"; });
+  f(float{});
+}
+
 // Two sums over the rows of x, column by column: operands first and second gather them, finish()
 // adds the pieces up.
 template <class C>

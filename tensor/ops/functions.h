@@ -15,4 +15,12 @@ namespace murmur {
   }
 #include "declared_ops.def"
 
+// What ops::copy does on one device.
+namespace cpu {
+void convert(const Tensor& from, Tensor& to);
+}
+namespace cuda {
+void convert(const Tensor& from, Tensor& to);
+}
+
 }  // namespace murmur

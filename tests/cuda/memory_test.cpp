@@ -34,6 +34,27 @@ TEST_CASE("fill and copy: every pair of types, contiguous or not, to the device 
   CHECK(values[5] != 2.5);
 }
 
+TEST_CASE("copies on the device, of elements that move several at a time, and fills") {
+  const DType all[] = {DType::f32, DType::f64, DType::bf16, DType::i32};
+  for (DType from : all) {
+    for (DType to : all) {
+      CAPTURE(name_of(from));
+      CAPTURE(name_of(to));
+      Tensor numbers({70}, DType::f32), x({70}, from), want({70}, to);
+      ops::random_uniform(1, 2, -100, 100, numbers);
+      ops::copy(numbers, x);
+      ops::copy(x, want);
+      Tensor device({70}, to, Device::cuda), tail = device.slice(60, 70);
+      ops::fill(device, 3);
+      ops::copy(on_gpu(x), device);
+      CHECK(same_bits(device, want));
+      ops::fill(tail, 3);
+      CHECK(to_vector(device)[59] == to_vector(want)[59]);
+      CHECK(to_vector(device)[69] == 3);
+    }
+  }
+}
+
 TEST_CASE("more than all staging slots can travel, and the source may change at once") {
   Tensor x = random({20, 1 << 20}, DType::f32, 1), kept = random({20, 1 << 20}, DType::f32, 1),
          device({20, 1 << 20}, DType::f32, Device::cuda);

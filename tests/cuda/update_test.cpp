@@ -74,6 +74,27 @@ TEST_CASE("cuda: adam, with the step on the device") {
   }
 }
 
+TEST_CASE("cuda: adam_update, with and without a shadow") {
+  for (const Shape& shape : kShapes) {
+    for (bool shadowed : {false, true}) {
+      for (bool cautious : {false, true}) {
+        CAPTURE(text(shape));
+        Pair g = values(shape, DType::f32, 1), m = values(shape, DType::f32, 2);
+        Pair v = values(shape, DType::f32, 3), w = values(shape, DType::f32, 4);
+        Pair shadow = shadowed ? result(shape, DType::bf16) : Pair{};
+        Pair step = number(3), clip = number(0.25), rate = number(0.5);
+        on_both([&](Device d) {
+          ops::map(unary::square, v.on(d), v.on(d));
+          ops::adam_update({1, clip.on(d)}, g.on(d), m.on(d), v.on(d), 0.9, 0.99, 1e-8, step.on(d),
+                           {0.1, rate.on(d)}, 0.2, cautious, w.on(d), shadow.on(d));
+        });
+        for (const Pair* p : {&m, &v, &w}) check_equal(*p);
+        if (shadowed) check_equal(shadow);
+      }
+    }
+  }
+}
+
 TEST_CASE("cuda: momentum into fp32 and bf16") {
   for (const Shape& shape : kShapes) {
     for (DType dtype : kSingle) {

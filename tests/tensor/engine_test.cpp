@@ -230,6 +230,36 @@ TEST_CASE("matmul: the same bits on any number of threads, alone and in any bank
   omp_set_num_threads(before);
 }
 
+TEST_CASE("adam_update is adam of the clipped gradient, then apply_update") {
+  for (DType dtype : {DType::f32, DType::f64}) {
+    for (bool cautious : {false, true}) {
+      for (bool shadowed : {false, true}) {
+        const Shape shape{3, 70, 31};
+        auto begin = [&](uint64_t stream, double low) { return random(shape, stream, dtype, low); };
+        Tensor g = begin(0, -1), clipped(shape, dtype), d(shape, dtype);
+        Tensor m[2] = {begin(1, -1), begin(1, -1)}, v[2] = {begin(2, 0), begin(2, 0)},
+               w[2] = {begin(3, -1), begin(3, -1)}, shadow[2];
+        for (Tensor& s : shadow) s = shadowed ? Tensor(shape, DType::bf16) : Tensor();
+        Factor clip{1, Tensor::of({0.25}, {1}, DType::f64)},
+            rate{0.1, Tensor::of({0.5}, {1}, DType::f64)};
+        Tensor step = Tensor::of({3}, {1}, DType::f64);
+        ops::adam_update(clip, g, m[0], v[0], 0.9, 0.99, 1e-8, step, rate, 0.2, cautious, w[0],
+                         shadow[0]);
+        ops::scale(clip, g, {clipped});
+        ops::adam(clipped, m[1], v[1], d, 0.9, 0.99, 1e-8, step);
+        ops::apply_update(rate, 0.2, cautious, d, w[1], shadow[1]);
+        for (auto& pair : {m, v, w})
+          check_close(to_vector(pair[0]), to_vector(pair[1]), tolerance(dtype));
+        if (shadowed) {
+          Tensor rounded(shape, DType::bf16);
+          ops::copy(w[0], rounded);
+          CHECK(to_vector(shadow[0]) == to_vector(rounded));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("one thread and many give the same bits") {
   auto run = [] {
     std::vector<Tensor> results;

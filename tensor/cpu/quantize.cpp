@@ -1,10 +1,11 @@
-// tensor/cpu/mix.cpp - mixing with neighbours in a graph of ranks, and what they are sent as bytes.
+// tensor/cpu/quantize.cpp - blocks of numbers as bytes and a scale, and back.
+#include "tensor/ops/quantize.h"
+
 #include <algorithm>
 
 #include "tensor/checks.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/ops/functions.h"
-#include "tensor/ops/quantize.h"
 
 namespace murmur::cpu {
 namespace {
@@ -17,38 +18,6 @@ void over_blocks(int64_t n, int64_t size, int64_t bytes_per_element, const F& f)
                [&](int64_t first, int64_t last) {
                  for (int64_t b = first; b < last; b++) f(b * size, std::min(size, n - b * size));
                });
-}
-
-// A sum over neighbours stays in the first-level cache, and with it its part of `own`.
-constexpr int64_t kMixBlock = 256;
-
-// Not inlined: g++ 12 would merge the calls for two neighbours into a loop that it does not
-// vectorise.
-template <class T, class Q>
-__attribute__((noinline)) void add_difference(int64_t n, T weight, const Q* their, const Q* own,
-                                              T* sum) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) sum[i] += weight * (T(their[i]) - T(own[i]));
-}
-
-// T: fp32 or fp64. Q: what was sent.
-template <class T, class Q>
-void mix_all(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
-             const std::vector<double>& weights, Tensor& y) {
-  std::vector<const Q*> sent;
-  for (const Tensor& their : theirs) sent.push_back(their.data<Q>());
-  const T* from = x.data<T>();
-  const Q* mine = own.data<Q>();
-  T* to = y.data<T>();
-  int64_t bytes = int64_t(2 * sizeof(T) + (1 + sent.size()) * sizeof(Q));
-  over_blocks(x.numel(), kMixBlock, bytes, [&](int64_t at, int64_t n) {
-    alignas(64) T sum[kMixBlock];
-    std::fill_n(sum, n, T(0));
-    for (size_t j = 0; j < sent.size(); j++)
-      add_difference(n, T(weights[j]), sent[j] + at, mine + at, sum);
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) to[at + i] = from[at + i] + sum[i];
-  });
 }
 
 template <class T>
@@ -74,16 +43,6 @@ bf16* scales_of(const Tensor& packed, int64_t n) {
 }
 
 }  // namespace
-
-void mix(const Tensor& x, const Tensor& own, const std::vector<Tensor>& theirs,
-         const std::vector<double>& weights, Tensor& y) {
-  check_mix(x, own, theirs, weights, y);
-  dispatch(own.dtype(), [&](auto sent) {
-    using Q = decltype(sent);
-    if (x.dtype() == DType::f64) return mix_all<double, Q>(x, own, theirs, weights, y);
-    mix_all<float, Q>(x, own, theirs, weights, y);
-  });
-}
 
 void quantize(const Tensor& x, Tensor& packed) {
   check_packed(x, packed);

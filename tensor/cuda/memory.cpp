@@ -1,45 +1,13 @@
-// tensor/cuda/memory.cu - bytes on the GPU, filled and copied, between it and the host too.
+// tensor/cuda/memory.cpp - bytes on the GPU, and on their way between it and the host.
 #include <algorithm>
 #include <cstring>
-#include <type_traits>
 #include <vector>
 
 #include "tensor/cuda/cuda_backend.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/dispatch.h"
 #include "tensor/ops/functions.h"
 
 namespace murmur::cuda {
-
-constexpr int kThreads = 256;
-
-template <class T>
-__global__ void fill_kernel(int64_t cols, int64_t stride, int64_t n, T value, T* x) {
-  int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) x[i / cols * stride + i % cols] = value;
-}
-
-template <class From, class To>
-__global__ void convert_kernel(int64_t cols, int64_t n, const From* x, int64_t x_stride, To* y,
-                               int64_t y_stride) {
-  int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= n) return;
-  From value = x[i / cols * x_stride + i % cols];
-  To& out = y[i / cols * y_stride + i % cols];
-  if constexpr (std::is_same_v<From, To>) {
-    out = value;
-  } else if constexpr (std::is_same_v<To, bf16>) {
-    out = bf16(float(value));
-  } else {
-    out = To(value);
-  }
-}
-
-template <class F>
-void dispatch_all(DType dtype, const F& f) {
-  if (dtype == DType::i32) return f(int32_t{});
-  dispatch(dtype, f);
-}
 
 // Page-locked host memory in slots: what is to travel to the device waits here, so that the caller
 // may go on and change its own copy at once.
@@ -96,15 +64,7 @@ void copy_on_device(const Tensor& from, Tensor& to) {
         "cudaMemcpyAsync");
     return;
   }
-  int64_t n = from.numel();
-  dispatch_all(from.dtype(), [&](auto a) {
-    dispatch_all(to.dtype(), [&](auto b) {
-      using A = decltype(a);
-      using B = decltype(b);
-      launch(convert_kernel<A, B>, unsigned((n + kThreads - 1) / kThreads), kThreads, 0,
-             from.cols(), n, from.data<A>(), from.row_stride(), to.data<B>(), to.row_stride());
-    });
-  });
+  convert(from, to);
 }
 
 void* CudaBackend::allocate(size_t bytes) const {
@@ -121,21 +81,6 @@ void* CudaBackend::allocate(size_t bytes) const {
 void CudaBackend::release(void* data, size_t) const {
   check_call(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
   check_call(cudaFree(data), "cudaFree");
-}
-
-void fill(Tensor& x, double value) {
-  int64_t n = x.numel();
-  dispatch_all(x.dtype(), [&](auto type) {
-    using T = decltype(type);
-    T number;
-    if constexpr (std::is_same_v<T, bf16>) {
-      number = bf16(float(value));
-    } else {
-      number = T(value);
-    }
-    launch(fill_kernel<T>, unsigned((n + kThreads - 1) / kThreads), kThreads, 0, x.cols(),
-           x.row_stride(), n, number, x.data<T>());
-  });
 }
 
 // Between devices the bytes travel as they are, and the CPU converts.
