@@ -17,9 +17,9 @@ class AdamW final : public Optimizer {
   }
 
   std::vector<Option> options() override {
-    return {{"beta1", &beta1_, "decay of the mean of gradients", 0, 0.999999},
-            {"beta2", &beta2_, "decay of the mean of squared gradients", 0, 0.999999},
-            {"eps", &eps_, "added to the root of the mean square", 1e-30, 1}};
+    return {{"beta1", &adam_.beta1, "decay of the mean of gradients", 0, 0.999999},
+            {"beta2", &adam_.beta2, "decay of the mean of squared gradients", 0, 0.999999},
+            {"eps", &adam_.eps, "added to the root of the mean square", 1e-30, 1}};
   }
   bool elementwise() const override { return true; }
   std::vector<StateShape> state(const Bank& bank) const override {
@@ -27,11 +27,13 @@ class AdamW final : public Optimizer {
     return {{"m", shape}, {"v", shape}};
   }
   void direction(const Question& q, Tensor& d) const override {
-    ops::adam(q.gradient, q.state["m"], q.state["v"], d, beta1_, beta2_, eps_, q.number);
+    ops::adam(q.gradient, q.state["m"], q.state["v"], d, adam_.beta1, adam_.beta2, adam_.eps,
+              q.number);
   }
+  const Adam* adam() const override { return &adam_; }
 
  private:
-  double beta1_ = 0.9, beta2_ = 0.95, eps_ = 1e-8;
+  Adam adam_{0.9, 0.95, 1e-8};
 };
 
 }  // namespace

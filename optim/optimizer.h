@@ -40,6 +40,10 @@ struct Question {
   const double decay;  // the weight decay of this bank
 };
 
+struct Adam {
+  double beta1, beta2, eps;
+};
+
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -59,6 +63,9 @@ class Optimizer {
   virtual DType begun_type(const Tensor& gradient) const { return gradient.dtype(); }
   // Writes the direction d, (K, m, n), of W <- (1 - lr decay) W - lr d.
   virtual void direction(const Question& q, Tensor& d) const = 0;
+  // Where the direction is that of ops::adam, of clipped gradients and of states "m" and "v": its
+  // numbers. Direction and step then are one pass over memory.
+  virtual const Adam* adam() const { return nullptr; }
 
   // True when q.decay is in its direction already: then nobody else decays.
   virtual bool decays_itself() const { return false; }

@@ -136,7 +136,9 @@ void Update::apply() {
   std::vector<size_t> of_rows;
   for (size_t i = 0; i < parts_.size(); i++) {
     Part& part = parts_[i];
-    if (part.optimizer().elementwise()) {
+    if (const Adam* adam = part.optimizer().adam()) {
+      step_adam(part, *adam);
+    } else if (part.optimizer().elementwise()) {
       step_slices(part);
     } else if (share_.gather) {
       of_rows.push_back(i);
@@ -223,9 +225,18 @@ void Update::each_matrix(std::vector<Matrix> matrices, const Work& work) const {
   if (error) std::rethrow_exception(error);
 }
 
-// Elementwise optimizers go through a bank slice by slice: direction and step of a slice follow
-// each other while it is in the cache, so the direction never travels to memory and back. On a GPU
-// the slice is the bank: a launch costs more than the journey.
+// Clipping, direction, decay and step of every element in one pass.
+void Update::step_adam(Part& part, const Adam& adam) {
+  Bank& bank = part.bank;
+  Factor clip = clips_now_ ? Factor(1, clip_factor_) : Factor(1);
+  ops::adam_update(clip, bank.gradient, part.state["m"], part.state["v"], adam.beta1, adam.beta2,
+                   adam.eps, step_, part.rate(schedule_), part.decay(),
+                   part.optimizer().cautious_decay, bank.value, bank.shadow);
+}
+
+// Other elementwise optimizers go through a bank slice by slice: direction and step of a slice
+// follow each other while it is in the cache, so the direction never travels to memory and back. On
+// a GPU the slice is the bank: a launch costs more than the journey.
 void Update::step_slices(Part& part) {
   Bank& bank = part.bank;
   const Optimizer& optimizer = part.optimizer();

@@ -97,6 +97,7 @@ class Update {
   using Work = std::function<void(Part& part, Bank& bank, State& state, int64_t k)>;
   void each_matrix(std::vector<Matrix> matrices, const Work& work) const;
   void step_bank(Part& part, Bank& bank, State& state);
+  void step_adam(Part& part, const Adam& adam);
   void step_slices(Part& part);
   Tensor matrices(size_t part, DType type) const;
   static Tensor as_blocks(const Tensor& x, const Part& part);
