@@ -51,6 +51,11 @@ Norm norm_of(Arch arch) { return arch == Arch::gpt2 ? Norm::layer : Norm::rms; }
 
 }  // namespace
 
+Unary mlp_activation(const GptConfig& config) {
+  if (config.activation.function) return config.activation;
+  return config.arch == Arch::modern ? unary::relu2 : unary::gelu;
+}
+
 Gpt::Gpt(const GptConfig& config, Parameters& parameters)
     : config_(checked(config)),
       parameters_(parameters),
@@ -63,8 +68,6 @@ Gpt::Gpt(const GptConfig& config, Parameters& parameters)
       norm_out_(parameters, "ln_f", norm_of(config.arch), config.n_embd,
                 config.arch == Arch::gpt2 && config.bias) {
   bool modern = config.arch == Arch::modern, bias = !modern && config.bias;
-  Unary activation = modern ? unary::relu2 : unary::gelu;
-  if (config.activation.function) activation = config.activation;
   double out_deviation = modern ? 0 : kDeviation / std::sqrt(2.0 * double(config.n_layer));
   for (int64_t i = 0; i < config.n_layer; i++) {
     std::string name = "h." + std::to_string(i);
@@ -74,7 +77,8 @@ Gpt::Gpt(const GptConfig& config, Parameters& parameters)
         Attention(parameters, name + ".attn", config.n_embd, config.n_head, bias, kDeviation,
                   out_deviation),
         NormLayer(parameters, name + ".ln_2", norm_of(config.arch), config.n_embd, bias),
-        Mlp(parameters, name + ".mlp", config.n_embd, activation, bias, kDeviation, out_deviation),
+        Mlp(parameters, name + ".mlp", config.n_embd, mlp_activation(config), bias, kDeviation,
+            out_deviation),
     });
   }
   parameters.begin_unit(0);

@@ -34,6 +34,8 @@ struct GptConfig {
   Unary activation = {};  // of the MLP; none: GELU in gpt2, ReLU^2 in modern
 };
 
+Unary mlp_activation(const GptConfig& config);
+
 class Gpt {
  public:
   // Declares its parameters; the caller allocates them (nn/parameter.h) before the first call.

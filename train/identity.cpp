@@ -24,16 +24,15 @@ std::string tokenizer_digest(const std::string& tokenizer_path) {
 }
 
 Identity model_identity(const GptConfig& model) {
-  Identity identity = {{"arch", model.arch == Arch::modern ? "modern" : "gpt2"},
-                       {"n_layer", fmt::format("{}", model.n_layer)},
-                       {"n_head", fmt::format("{}", model.n_head)},
-                       {"n_embd", fmt::format("{}", model.n_embd)},
-                       {"block_size", fmt::format("{}", model.block_size)},
-                       {"vocab_size", fmt::format("{}", model.vocab_size)},
-                       {"bias", fmt::format("{}", model.bias)}};
-  if (const UnaryFunction* f = model.activation.function)
-    identity["activation"] = fmt::format("{}:{}", f->name, model.activation.constant);
-  return identity;
+  const Unary f = mlp_activation(model);
+  return {{"arch", model.arch == Arch::modern ? "modern" : "gpt2"},
+          {"activation", fmt::format("{}:{}", f.function->name, f.constant)},
+          {"n_layer", fmt::format("{}", model.n_layer)},
+          {"n_head", fmt::format("{}", model.n_head)},
+          {"n_embd", fmt::format("{}", model.n_embd)},
+          {"block_size", fmt::format("{}", model.block_size)},
+          {"vocab_size", fmt::format("{}", model.vocab_size)},
+          {"bias", fmt::format("{}", model.bias)}};
 }
 
 Identity identity_of(const GptConfig& model, const Dataset& data) {

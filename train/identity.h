@@ -12,6 +12,7 @@ namespace murmur {
 
 using Identity = std::map<std::string, std::string>;  // "n_head" -> "4", "data" -> see data_digest
 
+// By the names of the settings that the model is made of.
 Identity model_identity(const GptConfig& model);
 Identity identity_of(const GptConfig& model, const Dataset& data);  // with tokenizer and data
 

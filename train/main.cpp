@@ -164,14 +164,12 @@ std::vector<Assignment> saved_settings(const std::vector<Assignment>& flags) {
 // The model of the run whose weights `flags` want to begin with.
 std::vector<Assignment> model_to_begin_with(const std::vector<Assignment>& flags) {
   std::vector<Assignment> model;
+  const Identity of_model = model_identity({});
   std::string folder = value_of(flags, "init_from"),
               path = folder.empty() ? "" : run_of_weights(folder) + "/config.toml";
   if (!path_exists(path)) return model;
-  for (const Assignment& a : read_toml(path)) {
-    for (const char* key :
-         {"arch", "activation", "n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias"})
-      if (a.name == key) model.push_back(a);
-  }
+  for (const Assignment& a : read_toml(path))
+    if (of_model.contains(a.name)) model.push_back(a);
   return model;
 }
 

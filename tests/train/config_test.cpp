@@ -178,8 +178,11 @@ TEST_CASE(
   CHECK(contains(read_file(run + "/config.toml"), "activation = \"leaky_relu:0.2\""));
   output_of({"train", "--resume", "--out", run, "--steps", "3"});
   output_of({"eval", run});
-  check_refused({"train", "--resume", "--out", run, "--steps", "4", "--activation", "gelu"},
-                {"activation"});
+  for (const char* other : {"gelu", "leaky_relu:0.1", "auto"}) {
+    check_refused({"train", "--resume", "--out", run, "--steps", "4", "--activation", other},
+                  {"activation", "leaky_relu:0.2"});
+  }
+  output_of({"train", "--resume", "--out", place / "auto", "--steps", "3", "--activation", "gelu"});
   check_refused(place.train("x", {"--activation", "geluu"}), {"activation", "'geluu'", "gelu"});
   check_refused(place.train("x", {"--activation", "gelu:2"}),
                 {"activation", "gelu has no constant"});
