@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -377,39 +378,48 @@ const char kConfigure[] =
 
 // What the recipes promise, seen from outside: the names are there, and the formulas are right.
 const char kRecipeTest[] =
-    R"(// tests/optim/recipes_test.cpp - the op and the optimizer of the recipes.
+    R"(// tests/optim/recipes_test.cpp - the ops and the optimizer of the recipes.
 #include <doctest/doctest.h>
 
-#include <cctype>
 #include <cmath>
-#include <set>
 
+#include "autograd/elementwise.h"
 #include "autograd/functions.h"
 #include "optim/registry.h"
+#include "tensor/elementwise.h"
 
 using namespace murmur;
 
-TEST_CASE("the new op is a row of the list and a function") {
-  std::set<std::string> names = {
-#define UNARY(name, Functor, low, high, summary) #name,
-#define BINARY(name, Functor, low, high, summary) #name,
-#define FUNCTION(name, summary) #name,
-#include "tensor/ops/ops.def"
-#undef UNARY
-#undef BINARY
-#undef FUNCTION
-  };
-  CHECK(names.count("softplus") == 1);
+TEST_CASE("the new elementwise op is a function with a constant") {
+  Unary four = find_unary("activation", "softplus:4");
+  CHECK(four == Unary{unary::softplus.function, 4});
   for (DType dtype : {DType::f32, DType::f64}) {
-    Var x = Var::leaf(Tensor::of({0, 1, -100, 100}, {4}, dtype));
-    Tape tape;
-    Var y = softplus(x);
-    tape.backward(sum(y));
-    CHECK(to_vector(y.value())[0] == doctest::Approx(std::log(2.0)));
-    CHECK(to_vector(y.value())[1] == doctest::Approx(std::log1p(std::exp(1.0))));
-    CHECK(to_vector(y.value())[2] == doctest::Approx(0.0));
-    CHECK(to_vector(y.value())[3] == doctest::Approx(100.0));
-    CHECK(to_vector(x.gradient())[0] == doctest::Approx(0.5));
+    for (double beta : {1.0, 4.0}) {
+      Var x = Var::leaf(Tensor::of({0, 1, -100, 100, -4}, {5}, dtype));
+      Tape tape;
+      Var y = beta == 1 ? softplus(x) : apply(four, x);
+      tape.backward(sum(y));
+      CHECK(to_vector(y.value())[0] == doctest::Approx(std::log(2.0) / beta));
+      CHECK(to_vector(y.value())[1] == doctest::Approx(std::log1p(std::exp(beta)) / beta));
+      CHECK(to_vector(y.value())[2] == doctest::Approx(0.0));
+      CHECK(to_vector(y.value())[3] == doctest::Approx(100.0));
+      double digits = to_vector(y.value())[4] / (std::log1p(std::exp(-4 * beta)) / beta);
+      CHECK(digits == doctest::Approx(1).epsilon(1e-6));
+      CHECK(to_vector(x.gradient())[0] == doctest::Approx(0.5));
+    }
+  }
+}
+
+TEST_CASE("the new op along rows makes them of length 1") {
+  for (DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    Tensor x({3, 1000}, dtype), squares({3}, DType::f64);
+    ops::random_normal(1, 0, 0, 5, x);
+    ops::sum_of_squares(l2_normalize(Var(x)).value(), squares);
+    for (double s : to_vector(squares)) CHECK(s == doctest::Approx(1).epsilon(0.01));
+    Tensor small = Tensor::of({3, 4, 0, 0}, {2, 2}, dtype);
+    CHECK(to_vector(l2_normalize(Var(small), 0).value())[1] == doctest::Approx(0.8).epsilon(0.01));
+    CHECK(to_vector(l2_normalize(Var(small)).value())[3] == 0);
+    CHECK_THROWS_WITH(ops::l2_normalize(0, x, small), doctest::Contains("l2_normalize: "));
   }
 }
 
@@ -542,34 +552,46 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
           doctest::test_suite("long") * doctest::skip()) {
   TemporaryFolder folder;
   copy_sources(folder, {"tensor", "autograd", "nn", "optim", "dist", "train", "tests"});
-  for (const char* recipe :
-       {"docs/add-an-op.md", "docs/add-an-optimizer.md", "docs/add-a-strategy.md"}) {
-    int diffs = 0;
+  // How many files each diff of a page changes, as it promises.
+  const std::vector<std::pair<std::string, std::vector<size_t>>> recipes = {
+      {"docs/add-an-op.md", {2, 6}},
+      {"docs/add-a-model-flag.md", {7}},
+      {"docs/add-an-optimizer.md", {2}},
+      {"docs/add-a-strategy.md", {2}}};
+  for (const auto& [recipe, files] : recipes) {
+    std::vector<size_t> counts;
     for (const Block& block : parse(recipe, read(recipe)).blocks) {
       if (block.language != "diff") continue;
       put_bytes(folder / "recipe.diff", block.text);
       CAPTURE(recipe);
       run("patch -p1 --fuzz=0 --forward < recipe.diff", folder);
-      diffs++;
+      counts.push_back(matches(block.text, "(?:^|\n)(\\+\\+\\+) b/").size());
     }
-    CHECK_MESSAGE(diffs == 1, recipe << " is one diff");
+    CAPTURE(recipe);
+    CHECK(counts == files);
   }
   fs::create_directories(folder / "tests/optim");
   put_bytes(folder / "tests/optim/recipes_test.cpp", kRecipeTest);
   run(kConfigure, folder);
-  run("cmake --build build --target test_autograd test_optim test_dist", folder);
+  run("cmake --build build --target test_tensor test_autograd test_nn test_optim test_dist",
+      folder);
   for (const std::string& line : lines_of(murmur::read_file(folder / "log"))) {
-    bool ours =
-        contains(line, "softplus") || contains(line, "rmsprop") || contains(line, "average.cpp");
+    bool ours = false;
+    for (const char* name : {"softplus", "l2_normalize", "mlp", "rmsprop", "average.cpp"})
+      ours = ours || contains(line, name);
     CHECK_MESSAGE(!(ours && contains(line, "warning:")), line);
   }
+  run("build/test_tensor -tc='every UNARY row*'", folder);
   run("build/test_autograd", folder);
+  run("build/test_nn", folder);
   run("build/test_optim -sf='*contract_test.cpp,*recipes_test.cpp'", folder);
   run("build/test_dist -tc='every strategy of the list*'", folder);
-  // The new optimizer and the new strategy where a user looks for them.
+  // What is new, where a user looks for it.
   run("cmake --build build --target murmur", folder);
   run("build/murmur list optimizers | grep '^| rmsprop '", folder);
   run("build/murmur list ops | grep '^| softplus '", folder);
+  run("build/murmur list ops | grep '^| l2_normalize '", folder);
+  run("build/murmur list config | grep '^| mlp_ratio '", folder);
   run("build/murmur train --help | grep -- '--optimizer.beta '", folder);
   run("yes 'let there be light' | head -c 9000 > text.txt && "
       "build/murmur data prepare text.txt --out data",
@@ -580,9 +602,18 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
       "--data data --out race" +
           tiny + " | grep '^rmsprop:beta=0.99 '",
       folder);
+  const std::string train = "build/murmur train --steps 3 --data data" + tiny;
+  run(train +
+          " --activation softplus:4 --out soft && "
+          "grep 'activation = \"softplus:4\"' soft/config.toml",
+      folder);
+  run(train + " --mlp-ratio 2 --out narrow && build/murmur eval narrow && " + train +
+          " --init-from narrow --out again && grep 'mlp_ratio = 2' again/config.toml",
+      folder);
+  CHECK(!succeeds("build/murmur train --resume --out narrow --steps 4 --mlp-ratio 3", folder));
+  CHECK(contains(murmur::read_file(folder / "log"), "mlp_ratio: "));
   run("build/murmur list strategies | grep '^| average '", folder);
-  run("build/murmur train --data data --out three --nodes 2 --strategy average --steps 3" + tiny +
-          " && grep '\"nodes\":2' three/log.jsonl",
+  run(train + " --out three --nodes 2 --strategy average && grep '\"nodes\":2' three/log.jsonl",
       folder);
 }
 
