@@ -583,7 +583,7 @@ TEST_CASE("the recipes apply, build, and pass the tests that their lists bring a
   }
   run("build/test_tensor -tc='every UNARY row*'", folder);
   run("build/test_autograd", folder);
-  run("build/test_nn", folder);
+  run("build/test_nn -tc='an MLP twice as wide*'", folder);
   run("build/test_optim -sf='*contract_test.cpp,*recipes_test.cpp'", folder);
   run("build/test_dist -tc='every strategy of the list*'", folder);
   // What is new, where a user looks for it.
