@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <iterator>
 #include <string>
@@ -69,9 +71,11 @@ const GemmKernel& gemm_kernel() {
 }
 
 void run(const GemmProduct& product, const GemmBlock& block) {
+  // Grows in few steps, so that it seldom matters which thread meets the largest block, and when.
   static thread_local Tensor scratch;
-  int64_t size = product.scratch_size(block);
-  if (!scratch || scratch.numel() < size) scratch = Tensor({size});
+  const auto size = uint64_t(product.scratch_size(block));
+  if (!scratch || uint64_t(scratch.numel()) < size)
+    scratch = Tensor({int64_t(std::max<uint64_t>(std::bit_ceil(size), 1 << 16))});
   product.multiply(block, scratch.data<float>());
 }
 

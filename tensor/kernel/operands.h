@@ -355,7 +355,7 @@ Broadcast<T> broadcast(const Tensor& x, Extent e) {
   Extent own{x.numel() / std::max<int64_t>(e.cols, 1), e.cols};
   if (x.numel() == 1) own = {1, 1};
   auto o = operand<Broadcast<T>>(x, own);
-  o.rows = uint32_t(own.rows), o.single = x.numel() == 1;
+  o.rows = uint32_t(std::max<int64_t>(own.rows, 1)), o.single = x.numel() == 1;
   return o;
 }
 // Rows as they are.

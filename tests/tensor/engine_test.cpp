@@ -308,3 +308,11 @@ TEST_CASE("an exception in a worker reaches the caller") {
   CHECK_THROWS_WITH_AS(parallel_tasks(9, fail_at(8)), "the last of them", Error);
   CHECK_THROWS_WITH_AS(parallel_for(9, 1, fail_at(8)), "the last of them", Error);
 }
+
+TEST_CASE("tensors without elements are left as they are by every function of two numbers") {
+  Tensor none({0});
+  ops::zip(binary::maximum, none, none, none);
+  ops::zip_backward(binary::div, false, none, none, none, {none});
+  ops::scale(2, none, {none});
+  CHECK(none.numel() == 0);
+}
