@@ -5,16 +5,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "tensor/check.h"
 #include "tensor/nearest.h"
-#include "tensor/tensor.h"
 
 namespace murmur {
 namespace {
@@ -71,12 +69,20 @@ const GemmKernel& gemm_kernel() {
 }
 
 void run(const GemmProduct& product, const GemmBlock& block) {
-  // Grows in few steps, so that it seldom matters which thread meets the largest block, and when.
-  static thread_local Tensor scratch;
-  const auto size = uint64_t(product.scratch_size(block));
-  if (!scratch || uint64_t(scratch.numel()) < size)
-    scratch = Tensor({int64_t(std::max<uint64_t>(std::bit_ceil(size), 1 << 16))});
-  product.multiply(block, scratch.data<float>());
+  // A thread's own, as large as its largest block; memory_stats() counts tensors.
+  struct Free {
+    void operator()(float* memory) const { std::free(memory); }
+  };
+  static thread_local std::unique_ptr<float, Free> scratch;
+  static thread_local int64_t size = 0;
+  const int64_t wanted = (product.scratch_size(block) + 15) / 16 * 16;  // of 64 bytes
+  if (wanted > size) {
+    size = 0;
+    scratch.reset(static_cast<float*>(std::aligned_alloc(64, size_t(wanted) * sizeof(float))));
+    check(scratch != nullptr, "no memory for a product's scratch");
+    size = wanted;
+  }
+  product.multiply(block, scratch.get());
 }
 
 }  // namespace murmur
