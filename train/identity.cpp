@@ -25,14 +25,16 @@ std::string tokenizer_digest(const std::string& tokenizer_path) {
 
 Identity model_identity(const GptConfig& model) {
   const Unary f = mlp_activation(model);
-  return {{"arch", model.arch == Arch::modern ? "modern" : "gpt2"},
-          {"activation", fmt::format("{}:{}", f.function->name, f.constant)},
-          {"n_layer", fmt::format("{}", model.n_layer)},
-          {"n_head", fmt::format("{}", model.n_head)},
-          {"n_embd", fmt::format("{}", model.n_embd)},
-          {"block_size", fmt::format("{}", model.block_size)},
-          {"vocab_size", fmt::format("{}", model.vocab_size)},
-          {"bias", fmt::format("{}", model.bias)}};
+  return {
+      {"arch", model.arch == Arch::modern ? "modern" : "gpt2"},
+      {"activation", f.function->has_constant ? fmt::format("{}:{}", f.function->name, f.constant)
+                                              : f.function->name},
+      {"n_layer", fmt::format("{}", model.n_layer)},
+      {"n_head", fmt::format("{}", model.n_head)},
+      {"n_embd", fmt::format("{}", model.n_embd)},
+      {"block_size", fmt::format("{}", model.block_size)},
+      {"vocab_size", fmt::format("{}", model.vocab_size)},
+      {"bias", fmt::format("{}", model.bias)}};
 }
 
 Identity identity_of(const GptConfig& model, const Dataset& data) {
@@ -62,13 +64,16 @@ Identity load_identity(const std::string& run) {
 
 void require_same(const Identity& saved, const Identity& wanted, const std::string& run,
                   const std::string& advice) {
-  for (const auto& [name, value] : wanted) {
+  auto require = [&](const std::string& name, const std::string& value) {
     auto found = saved.find(name);
     if (found != saved.end() && found->second != value) {
       throw InputError(fmt::format("{}: the run of '{}' began with {}, not {}; {}", name, run,
                                    found->second, value, advice));
     }
-  }
+  };
+  if (auto arch = wanted.find("arch"); arch != wanted.end())  // before what follows from it
+    require("arch", arch->second);
+  for (const auto& [name, value] : wanted) require(name, value);
 }
 
 }  // namespace murmur

@@ -168,14 +168,14 @@ void head_forward(const Geometry& g, const T* qkv, T* y, Compute<T>* lse, const 
     int64_t m = std::min(kQueries, g.time - begin);
     over_size<T>(g, begin, m, {qkv, g.stride()}, k, C(-INFINITY), [&](int64_t i, C* s, int64_t n) {
       T* p = w.p + i * g.row();
-      C top = scale * fold_row(n, s, [](auto a, auto b) { return b > a ? b : a; });
+      C top = fold_row(n, s, [](auto a, auto b) { return b > a ? b : a; });
       each_vector<C>(n, [=](int64_t j) {
-        s[j] = exp_of(scale * s[j] - top);
+        s[j] = exp_of(scale * (s[j] - top));  // 1 at the top, however large that is
         p[j] = T(s[j]);
       });
       w.clear_after(p + n);
       w.of_row[i] = fold_row(n, s, [](auto a, auto b) { return a + b; });
-      lse[begin + i] = top + log_of(w.of_row[i]);
+      lse[begin + i] = scale * top + log_of(w.of_row[i]);
     });
     over_keys<T>(g, begin, m, w.p, v, [&](int64_t i, const C* sums) {
       C inverse = C(1) / w.of_row[i];
@@ -212,7 +212,10 @@ void head_backward(const Geometry& g, const T* qkv, const T* y, const Compute<T>
     over_size<T>(g, begin, m, q, k, C(-INFINITY), [&](int64_t i, C* s, int64_t n) {
       T* p = w.p + i * g.row();
       C normal = lse[begin + i];
-      each_vector<C>(n, [=](int64_t j) { p[j] = T(exp_of(scale * s[j] - normal)); });
+      each_vector<C>(n, [=](int64_t j) {
+        C below = scale * s[j] - normal;  // rounding may take it above where scores are huge
+        p[j] = T(exp_of(below > 0 ? C(0) : below));
+      });
       w.clear_after(p + n);
     });
     over_size<T>(g, begin, m, dout, v, C(0), [&](int64_t i, C* dp, int64_t n) {

@@ -316,3 +316,28 @@ TEST_CASE("tensors without elements are left as they are by every function of tw
   ops::scale(2, none, {none});
   CHECK(none.numel() == 0);
 }
+
+TEST_CASE("attention to huge scores is attention to the largest, and its gradients are finite") {
+  Tensor qkv({1, 40, 48}), y({1, 40, 16}), lse({1, 2, 40}), dy({1, 40, 16}), d({1, 40, 48});
+  ops::random_normal(1, 0, 0, 3e8, qkv);
+  ops::random_normal(1, 1, 0, 1, dy);
+  ops::attention(2, qkv, y, lse);
+  ops::attention_backward(2, qkv, y, lse, dy, {d});
+  const std::vector<double> in = to_vector(qkv), out = to_vector(y);
+  for (int64_t t = 0; t < 40; t++) {
+    for (int64_t h = 0; h < 2; h++) {
+      int64_t best = 0;
+      double top = -INFINITY;
+      for (int64_t u = 0; u <= t; u++) {
+        double score = 0;
+        for (int64_t j = 0; j < 8; j++)
+          score += in[size_t(t * 48 + h * 8 + j)] * in[size_t(u * 48 + 16 + h * 8 + j)];
+        if (score > top) top = score, best = u;
+      }
+      for (int64_t j = 0; j < 8; j++)
+        CHECK(out[size_t(t * 16 + h * 8 + j)] ==
+              doctest::Approx(in[size_t(best * 48 + 32 + h * 8 + j)]).epsilon(1e-5));
+    }
+  }
+  for (double v : to_vector(d)) CHECK(std::isfinite(v));
+}
