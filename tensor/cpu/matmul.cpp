@@ -7,7 +7,6 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/cpu/factor.h"
 #include "tensor/cpu/parallel.h"
 #include "tensor/cpu/product.h"
 #include "tensor/cpu/transpose.h"
@@ -49,6 +48,13 @@ std::vector<Block> blocks_for(int64_t batch, int64_t m, int64_t n, int64_t k, bo
           {row, col, symmetric ? m - row : std::min(height, m - row), std::min(width, n - col)});
   }
   return blocks;
+}
+
+// A factor's part k, as the number it is.
+double value_of(const Factor& factor, int64_t k) {
+  if (!factor.by) return factor.value;
+  if (factor.by.dtype() == DType::f64) return factor.value * factor.by.data<double>()[k];
+  return factor.value * double(factor.by.data<float>()[k]);
 }
 
 template <class Out>

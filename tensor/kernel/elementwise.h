@@ -3,33 +3,21 @@
 // UNARY_KERNELS(gelu, Gelu).
 #pragma once
 
+#include "tensor/formula.h"
 #include "tensor/kernel/launch.h"
 #include "tensor/ops.h"
 
-namespace murmur::MURMUR_DEVICE::inline kernel {
+namespace murmur::MURMUR_DEVICE {
 
-// A formula may have a constant: value(x, constant), with its usual value in kConstant.
 template <class F, class C>
 struct Value {
   C constant;
-  KERNEL void operator()(C x, C& y) const {
-    if constexpr (requires { F::value(x, constant); }) {
-      y = F::value(x, constant);
-    } else {
-      y = F::value(x);
-    }
-  }
+  KERNEL void operator()(C x, C& y) const { y = value_of<F>(x, constant); }
 };
 template <class F, class C>
 struct Slope {
   C constant;
-  KERNEL void operator()(C x, C dy, C& dx) const {
-    if constexpr (requires { F::derivative(x, constant); }) {
-      dx = dy * F::derivative(x, constant);
-    } else {
-      dx = dy * F::derivative(x);
-    }
-  }
+  KERNEL void operator()(C x, C dy, C& dx) const { dx = dy * derivative_of<F>(x, constant); }
 };
 
 template <class F>
@@ -144,7 +132,7 @@ constexpr double constant_of() {
   extern const Unary name;                                             \
   static constinit const UnaryFunction name##_function{                \
       #name,                                                           \
-      cpu::kHasConstant<F>,                                            \
+      kHasConstant<F>,                                                 \
       {cpu::unary_forward<F>, cpu::unary_backward<F>},                 \
       cpu::value_row<F>,                                               \
       cpu::slope_row<F>};                                              \
@@ -160,4 +148,4 @@ constexpr double constant_of() {
 
 #endif
 
-}  // namespace murmur::MURMUR_DEVICE::inline kernel
+}  // namespace murmur::MURMUR_DEVICE

@@ -11,7 +11,7 @@
 #include "tensor/kernel/team_cpu.h"
 #endif
 
-namespace murmur::MURMUR_DEVICE::inline kernel {
+namespace murmur::MURMUR_DEVICE {
 
 // Calls f(T{}) with the element type. Kernels for GPUs are not made for double.
 template <class F>
@@ -50,4 +50,4 @@ class ColumnSums {
   Tensor partial_;
 };
 
-}  // namespace murmur::MURMUR_DEVICE::inline kernel
+}  // namespace murmur::MURMUR_DEVICE

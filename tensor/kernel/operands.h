@@ -35,7 +35,7 @@
 #endif
 #define KERNEL_LAMBDA __attribute__((always_inline))
 
-namespace murmur::MURMUR_DEVICE::inline kernel {
+namespace murmur::MURMUR_DEVICE {
 
 // N neighbours in registers.
 template <class C, int N>
@@ -370,4 +370,4 @@ KERNEL void apply(const F& f, Index at, const X&... x) {
   }(x.template load<N>(at)...);
 }
 
-}  // namespace murmur::MURMUR_DEVICE::inline kernel
+}  // namespace murmur::MURMUR_DEVICE

@@ -10,7 +10,7 @@
 #include "tensor/cpu/parallel.h"
 #include "tensor/kernel/operands.h"
 
-namespace murmur::cpu::inline kernel {
+namespace murmur::cpu {
 
 KERNEL float fast_exp(float x) { return exp_of(x); }
 KERNEL double fast_exp(double x) { return exp_of(x); }
@@ -214,4 +214,4 @@ inline void add_pieces(const Tensor& partial, const Into& first, const Into& sec
   });
 }
 
-}  // namespace murmur::cpu::inline kernel
+}  // namespace murmur::cpu

@@ -11,7 +11,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/kernel/operands.h"
 
-namespace murmur::cuda::inline kernel {
+namespace murmur::cuda {
 
 // e^x, relative error 2^-22 and that of rounding x log2 e.
 KERNEL float fast_exp(float x) { return exp2_fast(x * 1.44269504f); }
@@ -119,7 +119,7 @@ struct Team {
       if (!room) return x;
       T* copy = reinterpret_cast<T*>(shared);
       room = false;
-      each_piece<4>([&](Index at) { kernel::write(copy + at.i, read<N>(x.p + at.i)); });
+      each_piece<4>([&](Index at) { cuda::write(copy + at.i, read<N>(x.p + at.i)); });
       return In<T>{{copy, 0}};
     }
   }
@@ -336,4 +336,4 @@ void for_each_row(Extent e, const F& f, const X&... x) {
   }
 }
 
-}  // namespace murmur::cuda::inline kernel
+}  // namespace murmur::cuda

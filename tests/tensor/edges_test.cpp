@@ -22,6 +22,7 @@ inline long double log_of(long double x) { return std::log(x); }
 
 #include "elementwise_ops.h"  // made by CMake: the formula of every row
 #include "tensor/elementwise.h"
+#include "tensor/formula.h"
 #include "tensor/ops.h"
 #include "tests/tensor/edges.h"
 
@@ -65,25 +66,17 @@ constexpr double kLeast = 0x1p-126;  // the least normal number
 // Where the exponentials within an operation end, what follows from them may be this large.
 constexpr double kTiny = 0x1p-118;
 
-// A formula, where it has a constant with this one, which every type holds exactly.
+// Of formulas that have one: this, which every type holds exactly.
 constexpr double kConstant = 0.25;
 template <class Op>
 struct Formula {
   template <class F>
   static F value(F x) {
-    if constexpr (requires { Op::kConstant; }) {
-      return Op::value(x, F(kConstant));
-    } else {
-      return Op::value(x);
-    }
+    return value_of<Op>(x, F(kConstant));
   }
   template <class F>
   static F derivative(F x) {
-    if constexpr (requires { Op::kConstant; }) {
-      return Op::derivative(x, F(kConstant));
-    } else {
-      return Op::derivative(x);
-    }
+    return derivative_of<Op>(x, F(kConstant));
   }
 };
 
